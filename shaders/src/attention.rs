@@ -1,0 +1,109 @@
+//! Causal attention over ragged keys and values: work items, two forms of the kernel, and the merge of partial results.
+//!
+//! The cache of a layer is two arenas `[num_kv_heads, slots, head_stride]`. A sequence's keys lie in one or more contiguous
+//! runs of slots; an item is some query rows against one run, or a part of it, for one kv head and all its query heads.
+
+pub mod merge;
+pub mod tile;
+pub mod vector;
+
+use crate::layout::gpu_struct;
+
+/// `AttentionItem::partial` of an item whose rows have no other item: its result is written at once.
+pub const DIRECT: u32 = u32::MAX;
+
+/// The head strides that kernels are made for; a head is padded with zeros to the next of them.
+pub const HEAD_STRIDES: [u32; 11] = [64, 16, 32, 48, 80, 96, 112, 128, 160, 192, 256];
+
+/// The stride for heads of `head_dim` columns; `None` above 256.
+pub fn head_stride(head_dim: usize) -> Option<usize> {
+    HEAD_STRIDES.iter().map(|&stride| stride as usize).filter(|&stride| stride >= head_dim).min()
+}
+
+gpu_struct! {
+    /// Query rows of one sequence against one run of its keys, for one kv head.
+    pub struct AttentionItem {
+        /// The first query row, a token of the batch.
+        pub first_row: u32,
+        /// Query rows, consecutive tokens.
+        pub rows: u32,
+        /// The kv head; its `num_heads / num_kv_heads` query heads are packed: packed row = row · group + head in group.
+        pub kv_head: u32,
+        /// Slot of the first key.
+        pub first_slot: u32,
+        /// Keys.
+        pub count: u32,
+        /// Position of the first key.
+        pub first_position: u32,
+        /// Position of the first query row.
+        pub row_position: u32,
+        /// Where the partial results of its packed rows start, or [`DIRECT`].
+        pub partial: u32,
+    }
+}
+
+gpu_struct! {
+    /// Immediates of both forms.
+    pub struct AttentionParams {
+        /// Query heads.
+        pub num_heads: u32,
+        /// Query heads to a kv head.
+        pub group: u32,
+        /// Columns of a head.
+        pub head_dim: u32,
+        /// Slots of a head's plane.
+        pub slots: u32,
+        /// A query sees this many positions, its own among them; 0: all.
+        pub window: u32,
+        /// Softmax scale times log2(e).
+        pub scale_log2: f32,
+        /// From one row of out to the next.
+        pub out_stride: u32,
+        /// The first item of this dispatch.
+        pub first_item: u32,
+    }
+}
+
+/// A sequence as the CPU twin sees it.
+pub struct TwinSequence<'a> {
+    /// Its query rows: `[rows, num_heads, head_dim]`.
+    pub q: &'a [f64],
+    /// Its keys from position 0, in order: `[keys, num_kv_heads, head_dim]`.
+    pub k: &'a [f64],
+    /// Its values, likewise.
+    pub v: &'a [f64],
+}
+
+/// The CPU twin: causal attention of a sequence's last rows over all its keys, with a sliding window where `window` > 0.
+///
+/// - returns `[rows, num_heads, head_dim]`
+///
+/// Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the window as in Jiang et al. 2023, arXiv:2310.06825, section 2.
+pub fn twin(sequence: &TwinSequence<'_>, num_heads: usize, num_kv_heads: usize, head_dim: usize, window: usize) -> Vec<f64> {
+    let rows = sequence.q.len() / (num_heads * head_dim);
+    let keys = sequence.k.len() / (num_kv_heads * head_dim);
+    let mut out = vec![0.0; sequence.q.len()];
+    for row in 0..rows {
+        let position = keys - rows + row;
+        let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
+        for head in 0..num_heads {
+            let kv_head = head / (num_heads / num_kv_heads);
+            let q = &sequence.q[(row * num_heads + head) * head_dim..][..head_dim];
+            let at = |key: usize| (key * num_kv_heads + kv_head) * head_dim;
+            let scores: Vec<f64> = (first..=position)
+                .map(|key| {
+                    let dot: f64 = q.iter().zip(&sequence.k[at(key)..][..head_dim]).map(|(a, b)| a * b).sum();
+                    dot / (head_dim as f64).sqrt()
+                })
+                .collect();
+            let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = scores.iter().map(|s| (s - largest).exp()).sum();
+            let out = &mut out[(row * num_heads + head) * head_dim..][..head_dim];
+            for (score, key) in scores.iter().zip(first..) {
+                let weight = (score - largest).exp() / total;
+                out.iter_mut().zip(&sequence.v[at(key)..][..head_dim]).for_each(|(o, v)| *o += weight * v);
+            }
+        }
+    }
+    out
+}

@@ -1,0 +1,52 @@
+//! `merge.wgsl`: partial results of split runs → rows.
+
+use crate::kernel::{Access, Kernel, Tunable};
+use crate::layout::gpu_struct;
+use crate::{GpuStruct, PartKind};
+
+gpu_struct! {
+    /// The query rows of several items that share them.
+    pub struct AttentionMerge {
+        /// The first query row, a token of the batch.
+        pub first_row: u32,
+        /// Query rows.
+        pub rows: u32,
+        /// The kv head.
+        pub kv_head: u32,
+        /// The first item's partial results; the next item's follow after `rows · group`.
+        pub partial: u32,
+        /// Items.
+        pub parts: u32,
+    }
+}
+
+gpu_struct! {
+    /// Immediates of `merge.wgsl`.
+    pub struct AttentionMergeParams {
+        /// Query heads to a kv head.
+        pub group: u32,
+        /// Columns of a head.
+        pub head_dim: u32,
+        /// Columns of a partial sum.
+        pub head_stride: u32,
+        /// From one row of out to the next.
+        pub out_stride: u32,
+    }
+}
+
+/// Shape: `[merges, packed rows]`. Workgroups: merges × packed rows.
+pub static KERNEL: Kernel = Kernel {
+    name: "attention_merge",
+    source: include_str!("merge.wgsl"),
+    parts: &[PartKind::Act],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    immediates: AttentionMergeParams::LAYOUT,
+    structs: &[AttentionMerge::LAYOUT],
+    tunables: &[Tunable { name: "LANES", values: &[32, 64, 128] }],
+    dims: &["merges", "packed_rows"],
+    legal: |limits, shape, schedule| {
+        schedule.values[0] <= limits.max_workgroup_lanes
+            && shape[0] <= limits.max_workgroups
+            && shape[1] <= limits.max_workgroups
+    },
+};

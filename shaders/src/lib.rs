@@ -1,0 +1,56 @@
+//! raglan's kernels as plain WGSL files, and all that is true of them without a GPU: what they link, which schedules are
+//! legal, how their parameters lie in memory, and a CPU twin in f64 that says what each must compute.
+//!
+//! A kernel is a `.wgsl` file beside a `.rs` file; [`ALL`] lists them. [`link`] joins a kernel with the parts that fit a
+//! weight format and an adapter, and writes the schedule into its constants.
+
+mod kernel;
+mod layout;
+mod link;
+mod parts;
+mod tolerance;
+mod weight_format;
+
+pub mod adjust_logits;
+pub mod argmax;
+pub mod attention;
+pub mod cross_entropy;
+pub mod embedding;
+pub mod gated_activation;
+pub mod matmul;
+pub mod matvec;
+pub mod rms_norm;
+pub mod rope_append;
+pub mod top_k;
+
+pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
+pub use layout::{Field, GpuStruct, Scalar, StructLayout};
+pub use link::link;
+pub use parts::{Part, PartKind};
+pub use tolerance::Tolerance;
+pub use weight_format::WeightFormat;
+
+/// Every kernel, in the order in which a token meets them.
+pub static ALL: &[&Kernel] = &[
+    &embedding::KERNEL,
+    &rms_norm::KERNEL,
+    &matvec::KERNEL,
+    &matmul::KERNEL,
+    &rope_append::KERNEL,
+    &attention::vector::KERNEL,
+    &attention::tile::KERNEL,
+    &attention::merge::KERNEL,
+    &gated_activation::KERNEL,
+    &adjust_logits::KERNEL,
+    &argmax::KERNEL,
+    &top_k::KERNEL,
+    &cross_entropy::KERNEL,
+];
+
+/// Values in one decoded stretch of a weight row; rows of weights and of matmul inputs are padded with zeros to whole blocks.
+pub const BLOCK: usize = 32;
+
+/// `value` rounded up to a multiple of `step`.
+pub const fn round_up(value: usize, step: usize) -> usize {
+    value.div_ceil(step) * step
+}

@@ -1,0 +1,88 @@
+//! The parts that kernels link: one file a weight format, an activation type, a KV type, a way to reduce.
+
+use crate::WeightFormat;
+
+/// What a part defines; parts of one kind define the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartKind {
+    /// `weight_block`
+    Weight,
+    /// `act`, `act4`, `act_load`, `act_store`
+    Act,
+    /// `kv`, `kv4`, `kv_load`, `kv_store`
+    Kv,
+    /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
+    Reduce,
+}
+
+/// A file to link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Decodes a stored weight row.
+    Weight(WeightFormat),
+    /// Matmul and attention inputs in f32.
+    ActF32,
+    /// Matmul and attention inputs in f16.
+    ActF16,
+    /// Keys and values in f32.
+    KvF32,
+    /// Keys and values in f16.
+    KvF16,
+    /// Workgroup memory alone.
+    ReduceShared,
+    /// Subgroups first, then workgroup memory.
+    ReduceSubgroup,
+}
+
+impl Part {
+    /// What it defines.
+    pub fn kind(self) -> PartKind {
+        match self {
+            Part::Weight(_) => PartKind::Weight,
+            Part::ActF32 | Part::ActF16 => PartKind::Act,
+            Part::KvF32 | Part::KvF16 => PartKind::Kv,
+            Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
+        }
+    }
+
+    /// The file's name without its ending.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Weight(format) => format.part_name(),
+            Part::ActF32 => "act_f32",
+            Part::ActF16 => "act_f16",
+            Part::KvF32 => "kv_f32",
+            Part::KvF16 => "kv_f16",
+            Part::ReduceShared => "reduce_shared",
+            Part::ReduceSubgroup => "reduce_subgroup",
+        }
+    }
+
+    /// The file.
+    pub fn source(self) -> &'static str {
+        match self {
+            Part::Weight(format) => format.part_source(),
+            Part::ActF32 => include_str!("parts/act_f32.wgsl"),
+            Part::ActF16 => include_str!("parts/act_f16.wgsl"),
+            Part::KvF32 => include_str!("parts/kv_f32.wgsl"),
+            Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
+            Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
+            Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
+        }
+    }
+
+    /// Whether it needs `enable f16;`.
+    pub fn needs_f16(self) -> bool {
+        matches!(self, Part::ActF16 | Part::KvF16)
+    }
+
+    /// Every part of a kind.
+    pub fn all(kind: PartKind) -> Vec<Part> {
+        match kind {
+            PartKind::Weight => WeightFormat::ALL.iter().map(|&format| Part::Weight(format)).collect(),
+            PartKind::Act => vec![Part::ActF32, Part::ActF16],
+            PartKind::Kv => vec![Part::KvF32, Part::KvF16],
+            PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
+        }
+    }
+}

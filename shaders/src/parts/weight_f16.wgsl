@@ -1,0 +1,21 @@
+// Weights in f16.
+// A stretch of 32 values is four 16-byte words of eight.
+// Needs `params.weight_row_quads`: 16-byte words from one row to the next.
+
+struct WeightBlock {
+    quads: array<vec4<f32>, 8>,
+}
+
+@group(0) @binding(0) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> weight_words: array<u32>; // unused: a format without scales
+
+fn weight_block(row: u32, block: u32) -> WeightBlock {
+    let base = row * params.weight_row_quads + block * 4u;
+    var out: WeightBlock;
+    for (var i = 0u; i < 4u; i++) {
+        let word = weight[base + i];
+        out.quads[2u * i] = vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y));
+        out.quads[2u * i + 1u] = vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w));
+    }
+    return out;
+}

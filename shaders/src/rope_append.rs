@@ -1,0 +1,93 @@
+//! `rope_append.wgsl`: norm a head, RoPE, and the append to the KV cache.
+
+use crate::kernel::{Access, Kernel, Tunable};
+use crate::layout::gpu_struct;
+use crate::{GpuStruct, PartKind};
+
+gpu_struct! {
+    /// Immediates of `rope_append.wgsl`.
+    pub struct RopeAppendParams {
+        /// Query heads.
+        pub num_heads: u32,
+        /// Key and value heads.
+        pub num_kv_heads: u32,
+        /// Columns of a head.
+        pub head_dim: u32,
+        /// Columns that turn; 0 in a layer without RoPE.
+        pub rotary_dim: u32,
+        /// From one row of qkv to the next.
+        pub qkv_stride: u32,
+        /// Where keys start in a row of qkv.
+        pub k_col: u32,
+        /// Where values start in a row of qkv.
+        pub v_col: u32,
+        /// From one head to the next in q, from one slot to the next in k and v.
+        pub head_stride: u32,
+        /// Slots of a head's plane in k and v.
+        pub slots: u32,
+        /// 1 to norm queries and keys.
+        pub norm: u32,
+        /// Added to the mean square.
+        pub eps: f32,
+    }
+}
+
+/// Positions to a row of the high table.
+pub const LOW_POSITIONS: usize = 1024;
+
+/// Shape: `[tokens, heads of all three kinds, head_dim]`. Workgroups: tokens × heads.
+pub static KERNEL: Kernel = Kernel {
+    name: "rope_append",
+    source: include_str!("rope_append.wgsl"),
+    parts: &[PartKind::Act, PartKind::Kv, PartKind::Reduce],
+    bindings: &[
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::Read,
+        Access::ReadWrite,
+        Access::ReadWrite,
+        Access::ReadWrite,
+    ],
+    immediates: RopeAppendParams::LAYOUT,
+    structs: &[],
+    tunables: &[Tunable { name: "LANES", values: &[32, 64] }],
+    dims: &["tokens", "heads", "head_dim"],
+    legal: |limits, shape, schedule| {
+        schedule.values[0] <= limits.max_workgroup_lanes && shape[0] <= limits.max_workgroups && shape[1] <= limits.max_workgroups
+    },
+};
+
+/// cos and sin of `position * inv_freq[i]` as the kernel's table: a row for each of the positions 0..1024, times `factor`,
+/// then one for every 1024th position up to `positions`. Each row `[inv_freq.len()]`.
+pub fn table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<[f32; 2]> {
+    let row = |position: usize, scale: f64| {
+        inv_freq.iter().map(move |f| {
+            let (sin, cos) = (position as f64 * f).sin_cos();
+            [(cos * scale) as f32, (sin * scale) as f32]
+        })
+    };
+    let low = (0..LOW_POSITIONS).flat_map(|p| row(p, factor));
+    let high = (0..positions.div_ceil(LOW_POSITIONS).max(1)).flat_map(|p| row(p * LOW_POSITIONS, 1.0));
+    low.chain(high).collect()
+}
+
+/// The CPU twin on one head's columns: norm where `norm` is not empty, then RoPE at `position` over the first
+/// `2 * inv_freq.len()` columns.
+pub fn twin(params: &RopeAppendParams, x: &[f64], norm: &[f64], inv_freq: &[f64], factor: f64, position: u32) -> Vec<f64> {
+    let mut x = x.to_vec();
+    if !norm.is_empty() {
+        let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;
+        let scale = 1.0 / (mean + f64::from(params.eps)).sqrt();
+        x.iter_mut().zip(norm).for_each(|(v, w)| *v *= scale * w);
+    }
+    let half = inv_freq.len();
+    for (i, f) in inv_freq.iter().enumerate() {
+        let (sin, cos) = (f64::from(position) * f).sin_cos();
+        let (first, second) = (x[i], x[i + half]);
+        x[i] = factor * (first * cos - second * sin);
+        x[i + half] = factor * (second * cos + first * sin);
+    }
+    x
+}
