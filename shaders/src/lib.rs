@@ -24,7 +24,7 @@ pub mod rope_append;
 pub mod top_k;
 
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
-pub use layout::{Field, GpuStruct, Scalar, StructLayout};
+pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::link;
 pub use parts::{Part, PartKind};
 pub use tolerance::Tolerance;

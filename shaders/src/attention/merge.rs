@@ -31,6 +31,8 @@ gpu_struct! {
         pub head_stride: u32,
         /// From one row of out to the next.
         pub out_stride: u32,
+        /// The first merge of this dispatch.
+        pub first_merge: u32,
     }
 }
 

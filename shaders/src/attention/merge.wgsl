@@ -16,6 +16,7 @@ struct AttentionMergeParams {
     head_dim: u32,
     head_stride: u32,
     out_stride: u32,  // from one row of out to the next
+    first_merge: u32,
 }
 
 var<immediate> params: AttentionMergeParams;
@@ -29,7 +30,7 @@ const LANES: u32 = 32u;
 
 @compute @workgroup_size(LANES)
 fn attention_merge(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let merge = merges[group.x];
+    let merge = merges[params.first_merge + group.x];
     let packed_rows = merge.rows * params.group;
     let packed = group.y;
     if packed >= packed_rows {

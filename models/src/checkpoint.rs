@@ -1,0 +1,205 @@
+//! A checkpoint: a Hugging Face folder, a GGUF file, or the tiny model inside the program. Everything is checked when
+//! it is opened, so that nothing can fail later.
+
+mod resolve;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::gguf::{self, Metadata};
+use crate::mapped::Mapped;
+use crate::names::Naming;
+use crate::tensors::Tensors;
+use crate::{Error, Format, ModelSpec, Role, Tensor, families, safetensors};
+use resolve::Place;
+
+/// The files of the tiny model.
+const TINY: [(&str, &[u8]); 5] = [
+    ("config.json", include_bytes!("../tiny-stories/config.json")),
+    ("generation_config.json", include_bytes!("../tiny-stories/generation_config.json")),
+    ("model.safetensors", include_bytes!("../tiny-stories/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../tiny-stories/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../tiny-stories/tokenizer_config.json")),
+];
+
+/// An opened checkpoint. Its weights stay in the mapped files, which must not be changed while it lives.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    kind: Kind,
+    spec: ModelSpec,
+    tensors: Tensors,
+    places: HashMap<Role, Place>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Folder,
+    Gguf(Box<Metadata>),
+    Tiny,
+}
+
+/// How much of a checkpoint is stored in one format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormatUse {
+    /// The format.
+    pub format: Format,
+    /// Tensors in it.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub parameters: u64,
+    /// Bytes that they take.
+    pub bytes: u64,
+}
+
+impl Checkpoint {
+    /// Opens a folder with `config.json` and safetensors, or a GGUF file. No tokenizer needs to be there.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read; [`Error::Malformed`] for a file that breaks its format or a number
+    /// that no model can have; [`Error::Unsupported`] for a family, feature or format that is not built;
+    /// [`Error::MissingTensor`], [`Error::UnexpectedTensor`], [`Error::Shape`] and [`Error::NotFinite`] for tensors
+    /// that are not what the configuration says.
+    pub fn open(path: &Path) -> Result<Checkpoint, Error> {
+        let metadata = std::fs::metadata(path).map_err(Error::io(path))?;
+        if metadata.is_dir() { Checkpoint::open_folder(path) } else { Checkpoint::open_gguf(path) }
+    }
+
+    /// The model of 1.25 million parameters that is part of the program: it tells little stories from nine plots.
+    ///
+    /// # Errors
+    /// None while the program is whole.
+    pub fn tiny() -> Result<Checkpoint, Error> {
+        let file =
+            |name: &str| TINY.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes).unwrap_or_default();
+        let path = Path::new("tiny");
+        let weights = Mapped::embedded("tiny/model.safetensors", file("model.safetensors"));
+        let tensors = safetensors::read_mapped(weights)?;
+        let config = Config::parse(&path.join("config.json"), file("config.json"), tensors.entries.len())?;
+        let spec = families::read(&config)?;
+        Checkpoint::new(path.into(), Kind::Tiny, spec, tensors, Naming::HuggingFace)
+    }
+
+    fn open_folder(path: &Path) -> Result<Checkpoint, Error> {
+        let config_path = path.join("config.json");
+        if !config_path.exists() {
+            let wanted = "a folder with config.json, or a .gguf file named on its own";
+            return Err(Error::malformed(path, "config.json", "missing", wanted));
+        }
+        let tensors = safetensors::read_folder(path)?;
+        let config = Config::read(&config_path, tensors.entries.len())?;
+        let spec = families::read(&config)?;
+        Checkpoint::new(path.into(), Kind::Folder, spec, tensors, Naming::HuggingFace)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
+        let (metadata, tensors) = gguf::read(Mapped::open(path)?)?;
+        let (spec, interleaved) = gguf::spec(path, &metadata, &tensors)?;
+        Checkpoint::new(path.into(), Kind::Gguf(Box::new(metadata)), spec, tensors, Naming::Gguf { interleaved })
+    }
+
+    fn new(path: PathBuf, kind: Kind, spec: ModelSpec, tensors: Tensors, naming: Naming) -> Result<Checkpoint, Error> {
+        let places = resolve::places(&path, &spec, &tensors, naming)?;
+        Ok(Checkpoint { path, kind, spec, tensors, places })
+    }
+
+    /// The folder or the file; `tiny` for the model inside the program.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What kind of model it is.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Keys and values of a GGUF file; `None` for a folder.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match &self.kind {
+            Kind::Gguf(metadata) => Some(metadata),
+            Kind::Folder | Kind::Tiny => None,
+        }
+    }
+
+    /// A small file beside the weights, `tokenizer.json` say. `None` where there is no such file, and for GGUF.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it is there and cannot be read; [`Error::Malformed`] where it is over 512 MiB.
+    pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, Error> {
+        match &self.kind {
+            Kind::Gguf(_) => Ok(None),
+            Kind::Tiny => Ok(TINY.iter().find(|(file, _)| *file == name).map(|(_, bytes)| Cow::Borrowed(*bytes))),
+            Kind::Folder => {
+                let path = self.path.join(name);
+                match std::fs::metadata(&path) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(Error::io(path)(error)),
+                    Ok(metadata) if metadata.len() > FILE_LIMIT => {
+                        let met = format_args!("{} bytes", metadata.len());
+                        Err(Error::malformed(path, "the file", met, format_args!("at most {FILE_LIMIT}")))
+                    }
+                    Ok(_) => Ok(Some(Cow::Owned(std::fs::read(&path).map_err(Error::io(path))?))),
+                }
+            }
+        }
+    }
+
+    /// A tensor where it lies in its file; its shape is that of [`ModelSpec::shape`]. `None` just where
+    /// [`ModelSpec::has`] says so.
+    ///
+    /// # Errors
+    /// None after a successful open; the signature leaves room for checkpoints that are read piece by piece.
+    pub fn tensor(&self, role: Role) -> Result<Option<Tensor<'_>>, Error> {
+        Ok(self.places.get(&role).map(|place| place.tensor(&self.tensors)))
+    }
+
+    /// A norm's weights or a bias as f32, in the model's order. `None` just where [`ModelSpec::has`] says so.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], which the open has ruled out unless the file was changed since.
+    ///
+    /// # Panics
+    /// If the role is a matrix.
+    pub fn vector(&self, role: Role) -> Result<Option<Vec<f32>>, Error> {
+        self.places.get(&role).map(|place| place.vector(&self.tensors)).transpose()
+    }
+
+    /// Looks for NaN and infinities in a tensor: one pass over its bytes, meant for just before they are uploaded.
+    /// (Vectors are looked at by the open; matrices are not, since that would read the whole file.)
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] with the first.
+    pub fn check_finite(&self, role: Role) -> Result<(), Error> {
+        self.places.get(&role).map_or(Ok(()), |place| place.check_finite(&self.tensors))
+    }
+
+    /// Numbers in all tensors; an embedding that is used again for the logits counts once.
+    pub fn parameters(&self) -> u64 {
+        self.formats().iter().map(|used| used.parameters).sum()
+    }
+
+    /// Bytes of all tensors.
+    pub fn weight_bytes(&self) -> u64 {
+        self.formats().iter().map(|used| used.bytes).sum()
+    }
+
+    /// What is stored in which format.
+    pub fn formats(&self) -> Vec<FormatUse> {
+        let mut formats = BTreeMap::new();
+        for place in self.places.values() {
+            let tensor = place.tensor(&self.tensors);
+            let fresh = FormatUse { format: tensor.format, tensors: 0, parameters: 0, bytes: 0 };
+            let used = formats.entry(tensor.format).or_insert(fresh);
+            used.tensors += 1;
+            used.parameters += tensor.rows as u64 * tensor.cols as u64;
+            used.bytes += tensor.bytes.len() as u64;
+        }
+        formats.into_values().collect()
+    }
+}
+
+/// The largest file beside the weights that is read.
+const FILE_LIMIT: u64 = 512 << 20;

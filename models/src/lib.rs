@@ -1,0 +1,29 @@
+//! What a checkpoint says, and nothing of how it runs: files → [`ModelSpec`], tensors, tokenizer, chat template.
+
+pub mod chat_template;
+pub mod checkpoint;
+mod config;
+pub mod error;
+mod families;
+pub mod generation;
+pub mod gguf;
+mod mapped;
+mod names;
+mod rope;
+mod safetensors;
+pub mod spec;
+pub mod stop_strings;
+pub mod tensor;
+mod tensors;
+pub mod text_stream;
+pub mod tokenizer;
+
+pub use chat_template::{ChatOptions, ChatTemplate, Message};
+pub use checkpoint::{Checkpoint, FormatUse};
+pub use error::Error;
+pub use generation::GenerationConfig;
+pub use spec::{Activation, LayerRole, LayerSpec, ModelSpec, Optional, Role, Rope, RopeScaling};
+pub use stop_strings::{StopStrings, Watched};
+pub use tensor::{Format, RowOrder, Tensor};
+pub use text_stream::TextStream;
+pub use tokenizer::{GgufVocabulary, Tokenizer, TokenizerConfig};

@@ -1,0 +1,233 @@
+//! The forward pass: embed → layers → logits, one line an op. Model families are data.
+
+use crate::batch::{Batch, StepLimits};
+use crate::error::Error;
+use crate::gpu::{Buffer, Gpu};
+use crate::kv_cache::{KvCache, KvShape};
+use crate::ops::{Kernels, Ops, Partials, RopeShape, Rows, Types};
+use crate::plan::{AttentionShape, Capacity};
+use crate::weights::Weights;
+use raglan_models::ModelSpec;
+use raglan_shaders::attention::AttentionItem;
+use raglan_shaders::attention::merge::AttentionMerge;
+use raglan_shaders::{BLOCK, attention, rope_append, round_up};
+
+/// A model on the GPU: weights, and the memory that one step works in.
+#[derive(Debug)]
+pub struct Decoder {
+    spec: ModelSpec,
+    weights: Weights,
+    shape: RopeShape,
+    /// The windows of the layers, each once, and each layer's place among them.
+    windows: Vec<Option<usize>>,
+    layer_windows: Vec<usize>,
+    rope: Buffer,
+    inputs: Inputs,
+    scratch: Scratch,
+}
+
+/// The arrays of a step on the GPU.
+#[derive(Debug)]
+struct Inputs {
+    token_ids: Buffer,
+    places: Buffer,
+    logit_rows: Buffer,
+    partials: Partials,
+}
+
+/// What a step computes on the way, `[max_batch_tokens, …]` each.
+#[derive(Debug)]
+struct Scratch {
+    residual: Rows,
+    delta: Rows,
+    normed: Rows,
+    qkv: Rows,
+    q: Rows,
+    attended: Rows,
+    gate_up: Rows,
+    activated: Rows,
+    /// Two, so that a step's logits outlive the submission of the next.
+    logits: [Rows; 2],
+}
+
+/// What of a model decides the plan of its attention and the size of its cache.
+///
+/// # Errors
+/// If its heads are wider than the kernels are made for.
+pub fn attention_shape(spec: &ModelSpec, types: &Types) -> Result<AttentionShape, Error> {
+    let head_stride = attention::head_stride(spec.head_dim).ok_or(Error::HeadTooWide { met: spec.head_dim })?;
+    let mut windows = Vec::new();
+    for layer in &spec.layers {
+        if !windows.contains(&layer.sliding_window) {
+            windows.push(layer.sliding_window);
+        }
+    }
+    Ok(AttentionShape {
+        num_heads: spec.num_attention_heads,
+        num_kv_heads: spec.num_key_value_heads,
+        head_stride,
+        element_bytes: types.kv_bytes(),
+        windows,
+    })
+}
+
+/// What a slot of a model's cache takes.
+pub fn kv_shape(spec: &ModelSpec, attention: &AttentionShape) -> KvShape {
+    KvShape {
+        layers: spec.layers.len(),
+        num_kv_heads: attention.num_kv_heads,
+        head_stride: attention.head_stride,
+        element_bytes: attention.element_bytes,
+    }
+}
+
+impl Decoder {
+    /// A decoder for contexts of up to `max_positions`.
+    ///
+    /// # Errors
+    /// If the adapter has no room, or a step's memory passes a binding.
+    pub fn new(
+        gpu: &Gpu,
+        spec: &ModelSpec,
+        weights: Weights,
+        kernels: &Kernels,
+        limits: &StepLimits,
+        max_positions: usize,
+    ) -> Result<Decoder, Error> {
+        let attention = attention_shape(spec, &kernels.types)?;
+        let starts = &weights.layers[0].qkv.starts;
+        let shape = RopeShape {
+            num_heads: spec.num_attention_heads,
+            num_kv_heads: spec.num_key_value_heads,
+            head_dim: spec.head_dim,
+            head_stride: attention.head_stride,
+            rotary_dim: spec.rope.rotary_dim,
+            k_col: starts[1],
+            v_col: starts[2],
+        };
+        let window_of = |window| attention.windows.iter().position(|w| *w == window).expect("every window is listed");
+        let layer_windows = spec.layers.iter().map(|layer| window_of(layer.sliding_window)).collect();
+        let table = rope_append::table(&spec.rope.inv_freq(), spec.rope.attention_factor(), max_positions);
+        let rope = gpu.buffer("rope table", size_of_val(&table[..]) as u64)?;
+        gpu.upload(&rope, 0, bytemuck::cast_slice(&table))?;
+        let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), attention.head_stride)?;
+        let scratch = Scratch::new(gpu, spec, &weights, &kernels.types, limits, attention.head_stride)?;
+        let windows = attention.windows;
+        Ok(Decoder { spec: spec.clone(), weights, shape, windows, layer_windows, rope, inputs, scratch })
+    }
+
+    /// The model.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Its weights.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The logits of a step of such a parity.
+    pub fn logits(&self, parity: usize) -> &Rows {
+        &self.scratch.logits[parity]
+    }
+
+    /// Writes a step's arrays to the GPU; comes before the step's first dispatch.
+    pub fn write_inputs(&self, ops: &mut Ops<'_>, batch: &Batch) {
+        let places: Vec<[u32; 2]> = batch.positions.iter().zip(&batch.slots).map(|(&p, &s)| [p, s]).collect();
+        let inputs = &self.inputs;
+        ops.recorder.write(&inputs.token_ids, 0, bytemuck::cast_slice(&batch.token_ids));
+        ops.recorder.write(&inputs.places, 0, bytemuck::cast_slice(&places));
+        ops.recorder.write(&inputs.logit_rows, 0, bytemuck::cast_slice(&batch.logit_rows));
+        ops.recorder.write(&inputs.partials.items, 0, bytemuck::cast_slice(&ops.plan.items));
+        ops.recorder.write(&inputs.partials.merges, 0, bytemuck::cast_slice(&ops.plan.merges));
+    }
+
+    /// Records a step's forward pass; `samples` are the last step's. Returns logits `[logit_rows, vocab_size, padded]`,
+    /// in one of two buffers by `parity`.
+    pub fn forward(&self, ops: &mut Ops<'_>, batch: &Batch, kv: &KvCache, samples: &Buffer, parity: usize) -> &Rows {
+        let (spec, shape, inputs, s) = (&self.spec, &self.shape, &self.inputs, &self.scratch);
+        let (tokens, norm) = (batch.tokens(), (spec.hidden_size, spec.rms_norm_eps));
+        let unturned = RopeShape { rotary_dim: 0, ..*shape };
+
+        ops.embedding(&self.weights.embedding, &inputs.token_ids, samples, tokens, &s.residual); // [tokens, hidden]
+        let mut delta = None;
+        for (layer, w) in self.weights.layers.iter().enumerate() {
+            let rope = if spec.layers[layer].rope { shape } else { &unturned };
+            let window = (self.layer_windows[layer], self.windows[self.layer_windows[layer]]);
+            let arenas = (&kv.layers[layer], kv.slots);
+            let qk_norm = w.qk_norm.as_ref().map(|(q, k)| (q, k, spec.rms_norm_eps));
+
+            ops.rms_norm(&s.residual, delta, &w.input_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
+            ops.linear(&s.normed, &w.qkv, tokens, &s.qkv); // [tokens, q + k + v]
+            ops.rope_append(&s.qkv, &inputs.places, tokens, rope, &self.rope, qk_norm, &s.q, arenas); // [tokens, q]
+            ops.attention(&s.q, arenas, shape, window, &inputs.partials, &s.attended); // [tokens, q]
+            ops.linear(&s.attended, &w.o, tokens, &s.delta); // [tokens, hidden]
+
+            ops.rms_norm(&s.residual, Some(&s.delta), &w.post_attention_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
+            ops.linear(&s.normed, &w.gate_up, tokens, &s.gate_up); // [tokens, gate + up]
+            ops.gated_activation(&s.gate_up, w.gate_up.starts[1], tokens, spec.hidden_act, &s.activated); // [tokens, intermediate]
+            ops.linear(&s.activated, &w.down, tokens, &s.delta); // [tokens, hidden]
+            delta = Some(&s.delta);
+        }
+        let (rows, logits) = (batch.logit_rows.len(), &s.logits[parity]);
+        if rows > 0 {
+            let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embedding);
+            ops.rms_norm(&s.residual, delta, &self.weights.final_norm, norm, rows, Some(&inputs.logit_rows), &s.normed); // [rows, hidden]
+            ops.linear(&s.normed, lm_head, rows, logits); // [rows, vocab]
+        }
+        logits
+    }
+}
+
+impl Inputs {
+    fn new(gpu: &Gpu, limits: &StepLimits, capacity: Capacity, head_stride: usize) -> Result<Inputs, Error> {
+        let words = |label, count: usize| gpu.buffer(label, 4 * count.max(1) as u64);
+        Ok(Inputs {
+            token_ids: words("token ids", limits.max_batch_tokens)?,
+            places: words("positions and slots", 2 * limits.max_batch_tokens)?,
+            logit_rows: words("logit rows", limits.max_sequences)?,
+            partials: Partials {
+                items: words("attention items", capacity.items * size_of::<AttentionItem>() / 4)?,
+                merges: words("attention merges", capacity.merges * size_of::<AttentionMerge>() / 4)?,
+                sums: words("partial sums", capacity.partials * head_stride)?,
+                weights: words("partial weights", 2 * capacity.partials)?,
+            },
+        })
+    }
+}
+
+impl Scratch {
+    fn new(
+        gpu: &Gpu,
+        spec: &ModelSpec,
+        weights: &Weights,
+        types: &Types,
+        limits: &StepLimits,
+        head_stride: usize,
+    ) -> Result<Scratch, Error> {
+        let rows = |label, stride: usize, bytes: usize, rows: usize| -> Result<Rows, Error> {
+            Ok(Rows { buffer: gpu.buffer(label, (rows * stride * bytes) as u64)?, stride })
+        };
+        let (tokens, act, layer) = (limits.max_batch_tokens, types.act_bytes(), &weights.layers[0]);
+        let hidden = round_up(spec.hidden_size, BLOCK);
+        let lm_head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
+        let logits = || rows("logits", lm_head.rows, 4, limits.max_sequences);
+        Ok(Scratch {
+            residual: rows("residual", hidden, 4, tokens)?,
+            delta: rows("delta", hidden, 4, tokens)?,
+            normed: rows("normed", hidden, act, tokens)?,
+            qkv: rows("qkv", layer.qkv.rows, 4, tokens)?,
+            q: rows("q", spec.num_attention_heads * head_stride, act, tokens)?,
+            attended: rows("attended", round_up(spec.num_attention_heads * spec.head_dim, BLOCK), act, tokens)?,
+            gate_up: rows("gate up", layer.gate_up.rows, 4, tokens)?,
+            activated: rows("activated", round_up(spec.intermediate_size, BLOCK), act, tokens)?,
+            logits: [logits()?, logits()?],
+        })
+    }
+}
+
+/// Bytes of one sequence's row of the largest array that a step works in, which must stay within a binding.
+pub fn largest_row_bytes(spec: &ModelSpec) -> (usize, usize) {
+    let token = 4 * round_up(2 * round_up(spec.intermediate_size, BLOCK), BLOCK).max(spec.num_attention_heads * 256);
+    (token, 4 * round_up(spec.vocab_size, BLOCK))
+}

@@ -1,0 +1,328 @@
+//! The adapter: buffers, kernels in flight, and what comes back. It knows bytes, not transformers, and is the only code
+//! that names wgpu.
+//!
+//! A step is recorded by a [`Recorder`] into one slot of a [`StepRing`], submitted, and collected later. wgpu reports
+//! errors after the call that caused them, so recording returns none: they surface at [`Recorder::submit`] and
+//! [`Submission::collect`]. After the adapter is lost both return [`Error::DeviceLost`], always.
+
+mod adapter;
+mod bind_groups;
+mod buffer;
+mod disk_cache;
+mod fault;
+mod memory;
+mod pipelines;
+mod readback;
+mod recorder;
+mod step_ring;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod upload;
+
+pub use adapter::{AdapterSummary, FeaturesSummary, LimitsSummary};
+pub use buffer::{Buffer, BufferSlice};
+pub use memory::MemoryBudget;
+pub use recorder::Recorder;
+pub use step_ring::{StepRing, Submission};
+pub use timer::{Timed, Timer};
+pub use upload::Uploader;
+
+use crate::error::Error;
+use parking_lot::Mutex;
+use raglan_shaders::{AdapterLimits, Variant};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use wgpu::Features;
+
+/// How to open an adapter.
+#[derive(Debug, Clone)]
+pub struct GpuOptions {
+    /// An index or a part of a name, in any case of letters; else the variable `RAGLAN_ADAPTER`; else the best.
+    pub adapter: Option<String>,
+    /// Bounds checks, loop bounds and zeroed workgroup memory in every kernel: slow, for tests.
+    pub runtime_checks: bool,
+    /// Use f16 where the adapter has it.
+    pub allow_f16: bool,
+    /// Use subgroup operations where the adapter has them.
+    pub allow_subgroups: bool,
+    /// Where compiled pipelines are kept between runs, if anywhere.
+    pub cache_dir: Option<PathBuf>,
+}
+
+impl Default for GpuOptions {
+    fn default() -> Self {
+        GpuOptions { adapter: None, runtime_checks: false, allow_f16: true, allow_subgroups: true, cache_dir: None }
+    }
+}
+
+/// An open adapter; clones share it.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    summary: AdapterSummary,
+    choice_reason: String,
+    limits: AdapterLimits,
+    faults: Arc<fault::Faults>,
+    pipelines: pipelines::Pipelines,
+    bind_groups: bind_groups::BindGroups,
+    disk: Option<disk_cache::DiskCache>,
+    readback: readback::Readback,
+    graveyard: Arc<buffer::Graveyard>,
+    buffers: AtomicU32,
+    wgpu_buffers: Mutex<BuffersSeen>,
+    queue: wgpu::Queue,
+    device: wgpu::Device,
+}
+
+/// What was made since the adapter was opened: equal before and after a step that makes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Created {
+    /// Buffers made by this program.
+    pub buffers: u64,
+    /// Bind groups made.
+    pub bind_groups: u64,
+    /// Pipelines compiled.
+    pub pipelines: u64,
+    /// At least so many buffers in all, wgpu's own staging included.
+    pub wgpu_buffers: u64,
+}
+
+/// wgpu tells how many buffers exist, not how many were made; what it stages exists until the next submission has run, so
+/// looking before each submission and after each wait sees it come and go.
+#[derive(Default)]
+struct BuffersSeen {
+    existing: i64,
+    made: u64,
+}
+
+impl Gpu {
+    /// Every adapter, in the order of their indices.
+    pub fn adapters() -> Vec<AdapterSummary> {
+        adapter::enumerate(&adapter::instance()).into_iter().map(|(_, summary)| summary).collect()
+    }
+
+    /// Which of `all` a run with `options` would take, and why.
+    ///
+    /// # Errors
+    /// If there is no adapter, or none that the user asked for.
+    pub fn choose(all: &[AdapterSummary], options: &GpuOptions) -> Result<(usize, String), Error> {
+        let variable = std::env::var("RAGLAN_ADAPTER").ok().filter(|value| !value.trim().is_empty());
+        let wanted = match (&options.adapter, &variable) {
+            (Some(wanted), _) => Some((wanted.as_str(), "--adapter")),
+            (None, Some(wanted)) => Some((wanted.as_str(), "RAGLAN_ADAPTER")),
+            (None, None) => None,
+        };
+        adapter::choose(all, wanted)
+    }
+
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// If there is none, none that the user asked for, it lacks immediates, or the driver refuses.
+    pub fn open(options: &GpuOptions) -> Result<Gpu, Error> {
+        let instance = adapter::instance();
+        let (handles, summaries): (Vec<_>, Vec<_>) = adapter::enumerate(&instance).into_iter().unzip();
+        let (index, choice_reason) = Gpu::choose(&summaries, options)?;
+        let (handle, summary) = (&handles[index], summaries[index].clone());
+        if !summary.features.immediates {
+            let feature = "immediates (push constants)".to_owned();
+            return Err(Error::MissingFeature { adapter: summary.name, feature });
+        }
+
+        let limits = summary.kernel_limits(options.allow_f16, options.allow_subgroups);
+        let wish = Features::IMMEDIATES
+            | Features::TIMESTAMP_QUERY
+            | Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | Features::PIPELINE_CACHE
+            | if limits.shader_f16 { Features::SHADER_F16 } else { Features::empty() }
+            | if limits.subgroups { Features::SUBGROUP } else { Features::empty() };
+        let opened = handle.request_device(&wgpu::DeviceDescriptor {
+            label: Some("raglan"),
+            required_features: wish & handle.features(),
+            required_limits: handle.limits(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        });
+        let (device, queue) = pollster::block_on(opened)
+            .map_err(|error| Error::OpenAdapter { adapter: summary.name.clone(), message: error.to_string() })?;
+
+        let faults = Arc::new(fault::Faults::new(&summary.name));
+        let sink = faults.clone();
+        device.on_uncaptured_error(Arc::new(move |error| sink.record_wgpu(&error)));
+        let sink = faults.clone();
+        device.set_device_lost_callback(move |reason, message| sink.lose(format!("{reason:?} {message}")));
+
+        let disk = options.cache_dir.as_deref().and_then(|dir| disk_cache::DiskCache::open(&device, handle, dir));
+        let pipelines = pipelines::Pipelines::new(options.runtime_checks, disk.as_ref().map(|disk| disk.cache.clone()));
+        log::info!("{summary}, driver {} {}: {choice_reason}", summary.driver, summary.driver_info);
+        Ok(Gpu(Arc::new(Inner {
+            summary,
+            choice_reason,
+            limits,
+            faults,
+            pipelines,
+            bind_groups: bind_groups::BindGroups::default(),
+            disk,
+            readback: readback::Readback::default(),
+            graveyard: Arc::default(),
+            buffers: AtomicU32::new(0),
+            wgpu_buffers: Mutex::default(),
+            queue,
+            device,
+        })))
+    }
+
+    /// The open adapter.
+    pub fn summary(&self) -> &AdapterSummary {
+        &self.0.summary
+    }
+
+    /// Why it is this adapter.
+    pub fn choice_reason(&self) -> &str {
+        &self.0.choice_reason
+    }
+
+    /// What kernels may count on.
+    pub fn limits(&self) -> &AdapterLimits {
+        &self.0.limits
+    }
+
+    /// Whether a CPU plays the GPU.
+    pub fn is_software(&self) -> bool {
+        self.0.summary.is_software()
+    }
+
+    /// A zeroed storage buffer of at least `bytes`.
+    ///
+    /// # Errors
+    /// If the adapter has no room for it, allows no buffer so large, or is lost.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer, Error> {
+        use wgpu::BufferUsages as Usage;
+        // Four words: the least that a binding of `array<vec4<f32>>` takes.
+        let aligned_bytes = bytes.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
+        let raw = self.raw_buffer(label, aligned_bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, false)?;
+        let id = self.0.buffers.fetch_add(1, Ordering::Relaxed);
+        Ok(Buffer::new(raw, id, bytes, self.0.graveyard.clone()))
+    }
+
+    /// Compiles what is not compiled yet, on several threads, and keeps the result on disk where that is set up.
+    /// `progress` hears how many are done and of how many.
+    ///
+    /// # Errors
+    /// The first refusal by naga or the driver.
+    pub fn compile(&self, variants: &[Variant], progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
+        let before = self.0.pipelines.count();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).clamp(1, 8).min(variants.len());
+        let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = || -> Result<(), Error> {
+            while let Some(variant) = variants.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.pipeline(variant)?;
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, variants.len());
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().expect("compiling returns its errors"))
+                .collect::<Result<(), Error>>()
+        })?;
+        if let Some(disk) = self.0.disk.as_ref().filter(|_| self.0.pipelines.count() > before) {
+            disk.save();
+        }
+        Ok(())
+    }
+
+    /// What was made until now.
+    pub fn created(&self) -> Created {
+        Created {
+            buffers: u64::from(self.0.buffers.load(Ordering::Relaxed)),
+            bind_groups: self.0.bind_groups.count(),
+            pipelines: self.0.pipelines.count(),
+            wgpu_buffers: self.count_wgpu_buffers(),
+        }
+    }
+
+    /// Loses the adapter on purpose, as a test of what follows.
+    #[doc(hidden)]
+    pub fn lose(&self) {
+        self.0.device.destroy();
+        // The loss is told at the first poll after the work in flight.
+        let _ = self.poll(wgpu::PollType::wait_indefinitely());
+        self.0.faults.lose("destroyed by a test");
+    }
+
+    fn pipeline(&self, variant: &Variant) -> Result<Arc<pipelines::Pipeline>, Error> {
+        self.0.pipelines.get(&self.0.device, &self.0.faults, variant)
+    }
+
+    fn count_wgpu_buffers(&self) -> u64 {
+        let existing = self.0.device.get_internal_counters().hal.buffers.read() as i64;
+        let mut seen = self.0.wgpu_buffers.lock();
+        seen.made += (existing - seen.existing).max(0) as u64;
+        seen.existing = existing;
+        seen.made
+    }
+
+    fn raw_buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer, Error> {
+        self.forget_freed_buffers();
+        self.0.faults.check_lost()?;
+        let adapter = || self.0.summary.name.clone();
+        let limit = self.0.summary.limits.max_buffer_bytes;
+        if bytes > limit {
+            return Err(Error::BufferTooLarge { adapter: adapter(), label: label.to_owned(), bytes, limit });
+        }
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: mapped };
+        match fault::scoped(&self.0.device, || self.0.device.create_buffer(&descriptor)) {
+            (buffer, None) => self.0.faults.check_lost().map(|()| buffer),
+            (_, Some(wgpu::Error::OutOfMemory { .. })) => {
+                Err(Error::OutOfMemory { adapter: adapter(), label: label.to_owned(), bytes })
+            }
+            (_, Some(error)) => Err(self.0.faults.rejected(format!("buffer {label} of {bytes} bytes: {error}"))),
+        }
+    }
+
+    fn forget_freed_buffers(&self) {
+        if let Some(freed) = self.0.graveyard.take() {
+            self.0.bind_groups.forget(&freed);
+        }
+    }
+
+    /// Blocks until a submission has run.
+    fn wait(&self, submission: &wgpu::SubmissionIndex) -> Result<(), Error> {
+        self.poll(wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None })?;
+        self.0.faults.check()
+    }
+
+    fn poll(&self, poll: wgpu::PollType) -> Result<(), Error> {
+        // A lost adapter is not polled: nothing comes of it, and mapped memory could be freed under a view.
+        self.0.faults.check_lost()?;
+        // wgpu panics where the driver reports the loss of the device to a wait.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.0.device.poll(poll)));
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.0.faults.rejected(error)),
+            Err(_) => {
+                self.0.faults.lose("the driver reported it while waiting");
+                self.0.faults.check()
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.0.summary)
+    }
+}

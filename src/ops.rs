@@ -1,0 +1,86 @@
+//! One file a kernel, its host half: check shapes, take the schedule, record one dispatch.
+
+mod attention;
+mod embedding;
+mod gated_activation;
+mod linear;
+mod rms_norm;
+mod rope_append;
+mod sampling;
+
+pub use attention::Partials;
+pub use rope_append::{QkNorm, RopeShape};
+
+use crate::error::Error;
+use crate::gpu::{Buffer, Gpu, Recorder};
+use crate::plan::{Plan, Planner};
+use raglan_shaders::{AdapterLimits, Part};
+
+/// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
+#[derive(Debug)]
+pub struct Rows {
+    /// `[rows, stride]`
+    pub buffer: Buffer,
+    /// Elements from one row to the next, a multiple of 32 for inputs of matrix products.
+    pub stride: usize,
+}
+
+/// The parts that every kernel of a run links, by what the adapter offers and the user allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Types {
+    /// Inputs of matrix products and attention.
+    pub act: Part,
+    /// Keys and values.
+    pub kv: Part,
+    /// Sums over a workgroup.
+    pub reduce: Part,
+}
+
+impl Types {
+    /// f16 and subgroups where the adapter has them.
+    pub fn of(limits: &AdapterLimits) -> Types {
+        Types {
+            act: if limits.shader_f16 { Part::ActF16 } else { Part::ActF32 },
+            kv: if limits.shader_f16 { Part::KvF16 } else { Part::KvF32 },
+            reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
+        }
+    }
+
+    /// Bytes of one activation.
+    pub fn act_bytes(&self) -> usize {
+        if self.act == Part::ActF16 { 2 } else { 4 }
+    }
+
+    /// Bytes of one element of a key or value.
+    pub fn kv_bytes(&self) -> usize {
+        if self.kv == Part::KvF16 { 2 } else { 4 }
+    }
+}
+
+/// What all steps share: types, schedules, and a buffer to bind where a kernel's input is absent.
+#[derive(Debug)]
+pub struct Kernels {
+    /// Parts to link.
+    pub types: Types,
+    /// Schedules.
+    pub planner: Planner,
+    absent: Buffer,
+}
+
+impl Kernels {
+    /// # Errors
+    /// If the adapter has no room for 256 bytes.
+    pub fn new(gpu: &Gpu, types: Types, planner: Planner) -> Result<Kernels, Error> {
+        Ok(Kernels { types, planner, absent: gpu.buffer("absent input", 256)? })
+    }
+}
+
+/// Records the dispatches of one step. An op returns no `Result`: what goes wrong comes from `submit` and `collect`.
+pub struct Ops<'a> {
+    /// Where they go.
+    pub recorder: Recorder<'a>,
+    /// Types and schedules.
+    pub kernels: &'a Kernels,
+    /// This step's work items.
+    pub plan: &'a Plan,
+}

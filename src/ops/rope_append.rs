@@ -1,0 +1,65 @@
+use super::{Ops, Rows};
+use crate::gpu::Buffer;
+use crate::kv_cache::KvLayer;
+use raglan_shaders::rope_append::{KERNEL, RopeAppendParams};
+
+/// Heads and where they lie in a row of q·k·v.
+#[derive(Debug, Clone, Copy)]
+pub struct RopeShape {
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads.
+    pub num_kv_heads: usize,
+    /// Columns of a head.
+    pub head_dim: usize,
+    /// Columns of a head in q and in the cache.
+    pub head_stride: usize,
+    /// Columns that turn.
+    pub rotary_dim: usize,
+    /// Where keys start in a row.
+    pub k_col: usize,
+    /// Where values start in a row.
+    pub v_col: usize,
+}
+
+/// Norms of queries and keys, and their epsilon.
+pub type QkNorm<'a> = Option<(&'a Buffer, &'a Buffer, f64)>;
+
+impl Ops<'_> {
+    /// Turns queries and keys by their positions, writes queries to `q` and keys and values to the cache.
+    /// `places` is `[tokens]` of (position, slot).
+    #[expect(clippy::too_many_arguments, reason = "one line an op in the decoder reads better than a struct")]
+    pub fn rope_append(
+        &mut self,
+        qkv: &Rows,
+        places: &Buffer,
+        tokens: usize,
+        shape: &RopeShape,
+        rope: &Buffer,
+        norm: QkNorm<'_>,
+        q: &Rows,
+        (kv, slots): (&KvLayer, usize),
+    ) {
+        assert_eq!(q.stride, shape.num_heads * shape.head_stride, "columns of q");
+        let params = RopeAppendParams {
+            num_heads: shape.num_heads as u32,
+            num_kv_heads: shape.num_kv_heads as u32,
+            head_dim: shape.head_dim as u32,
+            rotary_dim: shape.rotary_dim as u32,
+            qkv_stride: qkv.stride as u32,
+            k_col: shape.k_col as u32,
+            v_col: shape.v_col as u32,
+            head_stride: shape.head_stride as u32,
+            slots: slots as u32,
+            norm: u32::from(norm.is_some()),
+            eps: norm.map_or(0.0, |(_, _, eps)| eps as f32),
+        };
+        let types = self.kernels.types;
+        let variant = KERNEL.variant(&[types.act, types.kv, types.reduce], KERNEL.default_schedule());
+        let absent = &self.kernels.absent;
+        let (q_norm, k_norm) = norm.map_or((absent, absent), |(q, k, _)| (q, k));
+        let buffers = [&qkv.buffer, places, rope, q_norm, k_norm, &q.buffer, &kv.k, &kv.v].map(Into::into);
+        let heads = shape.num_heads + 2 * shape.num_kv_heads;
+        self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), [tokens as u32, heads as u32, 1]);
+    }
+}

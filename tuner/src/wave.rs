@@ -1,0 +1,77 @@
+//! The wave model: a dispatch runs in waves of as many workgroups as the adapter holds, and a wave takes as long as its
+//! bytes or its operations need, whichever is longer.
+
+/// What a dispatch does, whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Read and written.
+    pub bytes: f64,
+    /// Floating-point operations; a multiply-add counts two.
+    pub flops: f64,
+    /// Workgroups that run independently.
+    pub workgroups: f64,
+}
+
+/// Constants of a type of adapter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WaveModel {
+    /// From the end of one dispatch to the start of a dependent one.
+    pub launch_us: f64,
+    /// All compute units together.
+    pub bytes_per_us: f64,
+    /// All compute units together.
+    pub flops_per_us: f64,
+    /// Workgroups that run at once.
+    pub wave: f64,
+}
+
+impl WaveModel {
+    /// Predicted time in microseconds. A last wave that is not full takes as long as a full one.
+    pub fn predict_us(&self, cost: &Cost) -> f64 {
+        let workgroups = cost.workgroups.max(1.0);
+        let waves = (workgroups / self.wave).ceil();
+        let busy_us = (cost.bytes / self.bytes_per_us).max(cost.flops / self.flops_per_us);
+        self.launch_us + busy_us * waves * self.wave / workgroups
+    }
+
+    /// The candidate with the least predicted total time; each is a list of dispatches that depend on one another.
+    ///
+    /// # Panics
+    /// If there is no candidate.
+    pub fn cheapest<'a, T>(&self, candidates: impl IntoIterator<Item = (T, &'a [Cost])>) -> T {
+        let timed = candidates.into_iter().map(|(name, costs)| (name, costs.iter().map(|c| self.predict_us(c)).sum::<f64>()));
+        timed.min_by(|a, b| a.1.total_cmp(&b.1)).expect("at least one candidate").0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL: WaveModel = WaveModel { launch_us: 2.0, bytes_per_us: 1000.0, flops_per_us: 10_000.0, wave: 100.0 };
+
+    #[test]
+    fn a_full_wave_runs_at_the_adapters_rate_and_a_lone_workgroup_at_its_share() {
+        let full = Cost { bytes: 1e6, flops: 0.0, workgroups: 100.0 };
+        assert_eq!(MODEL.predict_us(&full), 1002.0);
+        assert_eq!(MODEL.predict_us(&Cost { workgroups: 1.0, ..full }), 100_002.0);
+    }
+
+    #[test]
+    fn one_workgroup_more_than_a_wave_costs_another_wave() {
+        let cost = |workgroups: f64| Cost { bytes: workgroups * 1e4, flops: 0.0, workgroups };
+        assert_eq!(MODEL.predict_us(&cost(100.0)), 1002.0);
+        assert!((MODEL.predict_us(&cost(101.0)) - 2002.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn splitting_pays_until_the_launch_of_the_merge_eats_it() {
+        let split = |parts: f64| [Cost { bytes: 1e6, flops: 0.0, workgroups: parts }, Cost { bytes: parts * 512.0, flops: 0.0, workgroups: 100.0 }];
+        let whole = [Cost { bytes: 1e6, flops: 0.0, workgroups: 1.0 }];
+        let many = split(100.0);
+        assert_eq!(MODEL.cheapest([("whole", &whole[..]), ("many", &many[..])]), "many");
+        let small = [Cost { bytes: 10.0, ..whole[0] }];
+        let small_many = [Cost { bytes: 10.0, ..many[0] }, many[1]];
+        assert_eq!(MODEL.cheapest([("whole", &small[..]), ("many", &small_many[..])]), "whole");
+    }
+}
