@@ -6,15 +6,19 @@ use crate::decoder::{Decoder, attention_shape, kv_shape, largest_row_bytes};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission};
 use crate::kv_cache::{KvCache, KvShape};
-use crate::ops::{Kernels, Ops, Types};
+use crate::ops::{Dtype, Kernels, Ops, Types};
 use crate::plan::Planner;
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler};
-use crate::segments::{QUANTUM, Segments};
+use crate::segments::{QUANTUM, Segment, Segments};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::Variant;
+use raglan_shaders::adjust_logits::LogitAdjustment;
+use raglan_shaders::top_k::TopKRow;
+use rustc_hash::FxHashSet;
 
 /// What an engine is started with.
 #[derive(Debug, Clone)]
@@ -27,11 +31,13 @@ pub struct EngineOptions {
     pub max_sequences: usize,
     /// Steps in flight: 1 collects each before the next is submitted, 2 after.
     pub pipeline: usize,
+    /// The type of matrix products' inputs, of keys and of values.
+    pub dtype: Dtype,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_context: None, max_batch_tokens: 512, max_sequences: 64, pipeline: 2 }
+        EngineOptions { max_context: None, max_batch_tokens: 512, max_sequences: 64, pipeline: 2, dtype: Dtype::Auto }
     }
 }
 
@@ -73,7 +79,7 @@ impl Engine {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Engine, Error> {
         let spec = checkpoint.spec();
-        let types = Types::of(gpu.limits());
+        let types = Types::of(gpu, options.dtype);
         let attention = attention_shape(spec, &types)?;
         let kv_shape = kv_shape(spec, &attention);
         let limits = step_limits(gpu, spec, options);
@@ -104,6 +110,34 @@ impl Engine {
             next_request: 0,
             in_flight: None,
         })
+    }
+
+    /// Compiles every kernel that steps ask for, so that no client waits for a compiler later; what only
+    /// [`Engine::losses`] needs is compiled there. `progress` hears how many are done and of how many.
+    ///
+    /// # Errors
+    /// The first refusal by naga or the driver.
+    pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
+        self.gpu.compile(&self.variants(), progress)
+    }
+
+    /// What steps of all sizes dispatch, each variant once.
+    fn variants(&self) -> Vec<Variant> {
+        let mut variants = Vec::new();
+        let most = self.limits.max_batch_tokens;
+        let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
+        for size in sizes {
+            let batch = rehearsal(size, self.limits.max_sequences);
+            let plan = self.kernels.planner.plan(&batch);
+            let recorder = self.gpu.begin_rehearsal(&self.ring);
+            let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
+            let logits = self.decoder.forward(&mut ops, &batch, &self.kv_cache, self.sampler.samples(), 0);
+            self.sampler.pick(&mut ops, logits, &batch);
+            variants.extend(ops.recorder.into_rehearsed());
+        }
+        let mut seen = FxHashSet::default();
+        variants.retain(|variant| seen.insert(variant.clone()));
+        variants
     }
 
     /// The model.
@@ -259,7 +293,7 @@ impl Engine {
     pub fn losses(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let mut losses = Vec::with_capacity(tokens.len());
         self.score_steps(tokens, usize::MAX, true, |engine, _, _, outputs, bytes| {
-            losses.extend_from_slice(engine.sampler.losses_of(outputs, bytes));
+            losses.extend(engine.sampler.losses_of(outputs, bytes));
             Ok(())
         })?;
         losses.truncate(tokens.len() - 1);
@@ -301,6 +335,18 @@ impl Engine {
         self.segments.free(&mut segments);
         result
     }
+}
+
+/// A batch of `tokens` that dispatches all that one of its size can: a context in two segments, penalties, sampling.
+fn rehearsal(tokens: usize, max_sequences: usize) -> Batch {
+    let mut batch = Batch::new();
+    let first = Segment { first_slot: 0, first_position: 0, count: QUANTUM };
+    let second = Segment { first_slot: 2 * QUANTUM, first_position: QUANTUM, count: tokens };
+    batch.push((0..tokens).map(|_| 0), QUANTUM, &[first, second]);
+    batch.logit_rows = (0..tokens.min(max_sequences) as u32).collect();
+    batch.adjustments.push(LogitAdjustment { row: 0, token: 0, repetition: 1.0, subtract: 0.0 });
+    batch.top_rows.push(TopKRow { row: 0, inverse_temperature: 1.0 });
+    batch
 }
 
 /// What a step may hold: the options, less where an array of a step would pass a binding.

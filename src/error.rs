@@ -1,5 +1,7 @@
 //! What can go wrong for reasons outside this program: the adapter, files, users.
 
+use std::path::PathBuf;
+
 /// Every failure of the root package.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -96,6 +98,14 @@ pub enum Error {
         "the logits are not numbers: the checkpoint is damaged or overflows f16; try --dtype f32, or fetch it again"
     )]
     NotANumber,
+    /// A file or a stream that cannot be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file, or `standard output`.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Model(#[from] raglan_models::Error),

@@ -227,10 +227,7 @@ impl Gpu {
         };
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("compiling returns its errors"))
-                .collect::<Result<(), Error>>()
+            workers.into_iter().try_for_each(|worker| worker.join().expect("compiling returns its errors"))
         })?;
         if let Some(disk) = self.0.disk.as_ref().filter(|_| self.0.pipelines.count() > before) {
             disk.save();

@@ -24,6 +24,7 @@ pub mod weights;
 
 pub use engine::{Engine, EngineOptions};
 pub use error::Error;
+pub use ops::Dtype;
 pub use raglan_models as models;
 pub use raglan_shaders as shaders;
 pub use request::{Event, FinishReason, Request, RequestId, SamplingParams};

@@ -14,7 +14,7 @@ pub use rope_append::{QkNorm, RopeShape};
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::plan::{Plan, Planner};
-use raglan_shaders::{AdapterLimits, Part};
+use raglan_shaders::Part;
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
 #[derive(Debug)]
@@ -36,12 +36,31 @@ pub struct Types {
     pub reduce: Part,
 }
 
+/// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dtype {
+    /// f16 where the adapter has it, but f32 on a software adapter, which converts every f16 by hand: a matrix product
+    /// took 1.5 times as long there (`cargo bench --bench kernels`).
+    #[default]
+    Auto,
+    /// f16 where the adapter has it.
+    F16,
+    /// f32.
+    F32,
+}
+
 impl Types {
-    /// f16 and subgroups where the adapter has them.
-    pub fn of(limits: &AdapterLimits) -> Types {
+    /// The types that `dtype` asks for, and subgroups where the adapter has them.
+    pub fn of(gpu: &Gpu, dtype: Dtype) -> Types {
+        let limits = gpu.limits();
+        let half = match dtype {
+            Dtype::Auto => limits.shader_f16 && !gpu.is_software(),
+            Dtype::F16 => limits.shader_f16,
+            Dtype::F32 => false,
+        };
         Types {
-            act: if limits.shader_f16 { Part::ActF16 } else { Part::ActF32 },
-            kv: if limits.shader_f16 { Part::KvF16 } else { Part::KvF32 },
+            act: if half { Part::ActF16 } else { Part::ActF32 },
+            kv: if half { Part::KvF16 } else { Part::KvF32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
         }
     }

@@ -239,9 +239,13 @@ impl Planner {
     /// How `[rows, inner] · [cols, inner]ᵀ` runs on this adapter.
     pub fn linear(&self, rows: usize, _cols: usize, inner: usize) -> LinearChoice {
         match self.class {
+            // Few tile heights, since a software adapter takes about a second to compile a large tile.
             AdapterClass::Software => {
-                let tile_m = [1, 2, 4, 8].into_iter().find(|&tile| tile >= rows as u32).unwrap_or(8);
-                let tile_n = 1;
+                let (tile_m, tile_n) = match rows {
+                    1 => (1, 4),
+                    2..=4 => (4, 8),
+                    _ => (8, 8),
+                };
                 let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGE", 0)];
                 LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.schedule(&settings) }
             }

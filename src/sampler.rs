@@ -102,21 +102,24 @@ impl Sampler {
     }
 
     /// The largest logit's column of every row.
-    pub fn samples_of<'a>(&self, outputs: &Outputs, bytes: &'a [u8]) -> &'a [u32] {
-        bytemuck::cast_slice(&bytes[outputs.samples.clone()])
+    pub fn samples_of(&self, outputs: &Outputs, bytes: &[u8]) -> Vec<u32> {
+        bytemuck::pod_collect_to_vec(&bytes[outputs.samples.clone()])
     }
 
     /// The candidates of the top row `index`, from large to small.
     pub fn candidates_of(&self, outputs: &Outputs, bytes: &[u8], index: usize) -> Candidates {
-        let all: &[[u32; 2]] = bytemuck::cast_slice(&bytes[outputs.candidates.clone()]);
-        let summaries: &[TopKSummary] = bytemuck::cast_slice(&bytes[outputs.summaries.clone()]);
-        let logits = all[index * self.k..][..self.k].iter().map(|&[token, bits]| (token, f32::from_bits(bits)));
-        let summary = summaries[index];
+        // What came back is bytes, at no particular address.
+        let row = &bytes[outputs.candidates.clone()][8 * self.k * index..][..8 * self.k];
+        let row: Vec<[u32; 2]> = bytemuck::pod_collect_to_vec(row);
+        let logits = row.into_iter().map(|[token, bits]| (token, f32::from_bits(bits)));
+        let summary_bytes = size_of::<TopKSummary>();
+        let summaries = &bytes[outputs.summaries.clone()];
+        let summary: TopKSummary = bytemuck::pod_read_unaligned(&summaries[summary_bytes * index..][..summary_bytes]);
         Candidates::new(logits.collect(), summary.total.into(), self.k == self.vocab_size, summary.left_out > 0)
     }
 
     /// The loss of every target.
-    pub fn losses_of<'a>(&self, outputs: &Outputs, bytes: &'a [u8]) -> &'a [f32] {
-        bytemuck::cast_slice(&bytes[outputs.nll.clone()])
+    pub fn losses_of(&self, outputs: &Outputs, bytes: &[u8]) -> Vec<f32> {
+        bytemuck::pod_collect_to_vec(&bytes[outputs.nll.clone()])
     }
 }

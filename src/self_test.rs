@@ -1,16 +1,48 @@
 //! Every adapter test, from the one binary: for a user with an unknown GPU, and for machines without cargo.
 //! The tests under `tests/` run the same list.
 
+mod data;
 mod golden;
+mod rig;
+mod twins;
 
 use crate::gpu::{Gpu, GpuOptions};
+use rig::{Opened, Rig};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
-/// One test. It fails with a sentence.
+/// One test.
 pub struct SelfTest {
-    /// `golden/llama`: what it is about, then which.
+    /// `twin/matmul/q4_1`: what it is about, then which.
     pub name: String,
-    /// Runs it on an open adapter.
-    pub run: Box<dyn Fn(&Adapters) -> Result<(), String> + Send + Sync>,
+    /// Runs it on an open adapter: what it has found, or why it fails.
+    pub run: Box<dyn Fn(&Adapters) -> Result<String, String> + Send + Sync>,
+}
+
+/// What became of a test.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct TestResult {
+    /// The test's.
+    pub name: String,
+    /// Whether it passed.
+    pub ok: bool,
+    /// What was measured, or the failure.
+    pub message: String,
+    /// Time that it took.
+    pub ms: f64,
+}
+
+/// What became of all tests.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Summary {
+    /// The adapter, as it names itself, with its driver.
+    pub adapter: String,
+    /// Tests that passed.
+    pub passed: usize,
+    /// Names of those that did not.
+    pub failed: Vec<String>,
+    /// Time in all.
+    pub ms: f64,
 }
 
 /// The adapter under test, opened in the ways that kernels differ by.
@@ -21,6 +53,7 @@ pub struct Adapters {
     pub checked: Gpu,
     /// Without f16.
     pub f32: Gpu,
+    opened: [Opened; 2],
 }
 
 impl Adapters {
@@ -29,20 +62,80 @@ impl Adapters {
     /// # Errors
     /// If it cannot be opened.
     pub fn open(options: &GpuOptions) -> Result<Adapters, crate::Error> {
-        Ok(Adapters {
-            plain: Gpu::open(options)?,
-            checked: Gpu::open(&GpuOptions { runtime_checks: true, ..options.clone() })?,
-            f32: Gpu::open(&GpuOptions { allow_f16: false, ..options.clone() })?,
-        })
+        let plain = Gpu::open(options)?;
+        let checked = Gpu::open(&GpuOptions { runtime_checks: true, ..options.clone() })?;
+        let f32 = Gpu::open(&GpuOptions { allow_f16: false, ..options.clone() })?;
+        let opened = [Opened::new(plain.clone(), false)?, Opened::new(checked.clone(), true)?];
+        Ok(Adapters { plain, checked, f32, opened })
+    }
+
+    /// Every way to link kernels on this adapter: with and without checks, f16 and subgroups.
+    fn ways(&self) -> Vec<Rig<'_>> {
+        let limits = self.plain.limits();
+        // (checked, f16, subgroups): neighbours differ in all, so that a few already show most.
+        let ways = [
+            (false, true, true), (true, false, false), (false, false, true), (true, true, false),
+            (false, false, false), (true, true, true), (false, true, false), (true, false, true),
+        ];
+        let offered = |&(_, f16, subgroups): &(bool, bool, bool)| (limits.shader_f16 || !f16) && (limits.subgroups || !subgroups);
+        let rig = |(turn, (checked, f16, subgroups)): (usize, (bool, bool, bool))| {
+            Rig::new(&self.opened[usize::from(checked)], turn, f16, subgroups)
+        };
+        ways.into_iter().filter(offered).enumerate().map(rig).collect()
+    }
+
+    /// A way with checks, in f32, with or without subgroups where the adapter has them.
+    fn checked_way(&self, subgroups: bool) -> Option<Rig<'_>> {
+        (self.plain.limits().subgroups || !subgroups).then(|| Rig::new(&self.opened[1], 0, false, subgroups))
     }
 }
 
 /// Every test, in the order in which a kernel's failure explains a model's.
 pub fn all() -> Vec<SelfTest> {
-    golden::tests()
+    let mut tests = twins::tests();
+    tests.extend(golden::tests());
+    tests
+}
+
+/// Runs the tests whose names contain `filter` on the adapter that `options` choose; `each` hears of every one.
+///
+/// # Errors
+/// If the adapter cannot be opened, or is lost.
+pub fn run(options: &GpuOptions, filter: &str, each: &mut dyn FnMut(&TestResult)) -> Result<Summary, crate::Error> {
+    let start = Instant::now();
+    let adapters = Adapters::open(options)?;
+    let adapter = adapters.plain.summary();
+    let adapter = format!("{adapter}, driver {} {}", adapter.driver, adapter.driver_info);
+    let mut summary = Summary { adapter, ..Summary::default() };
+    for test in all().iter().filter(|test| test.name.contains(filter)) {
+        let result = test.result(&adapters);
+        each(&result);
+        if result.ok {
+            summary.passed += 1;
+        } else {
+            summary.failed.push(result.name);
+        }
+    }
+    summary.ms = start.elapsed().as_secs_f64() * 1e3;
+    Ok(summary)
+}
+
+impl SelfTest {
+    /// Runs the test; a panic is a failure of this test alone.
+    pub fn result(&self, adapters: &Adapters) -> TestResult {
+        let start = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(adapters))).unwrap_or_else(|panic| {
+            let message = panic.downcast_ref::<String>().cloned();
+            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(format!("panicked: {}", message.unwrap_or_default()))
+        });
+        let ok = outcome.is_ok();
+        let (Ok(message) | Err(message)) = outcome;
+        TestResult { name: self.name.clone(), ok, message, ms: start.elapsed().as_secs_f64() * 1e3 }
+    }
 }
 
 /// A test named `name` that runs `run`.
-fn test(name: impl Into<String>, run: impl Fn(&Adapters) -> Result<(), String> + Send + Sync + 'static) -> SelfTest {
+fn test(name: impl Into<String>, run: impl Fn(&Adapters) -> Result<String, String> + Send + Sync + 'static) -> SelfTest {
     SelfTest { name: name.into(), run: Box::new(run) }
 }

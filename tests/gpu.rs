@@ -1,5 +1,7 @@
 //! The GPU layer on whatever adapter there is: steps, rings, uploads, and what happens when something goes wrong.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use raglan::error::Error;
 use raglan::gpu::{Buffer, Gpu, GpuOptions, Recorder, StepRing, Submission};
 use raglan_shaders::{Access, Field, Kernel, Scalar, StructLayout, Tunable, Variant};
@@ -279,7 +281,8 @@ fn a_timer_knows_every_dispatch() {
     let len = 1 << 20;
     let (x, y) = (gpu.buffer("x", 4 * len).unwrap(), gpu.buffer("y", 4 * len).unwrap());
     let work = [(4, 64), (len as u32, 128), (4, 64), (len as u32, 64)];
-    for round in 0..3 {
+    let mut best = [u64::MAX; 4]; // of several rounds: others use the machine too
+    for round in 0..5 {
         let mut rec = gpu.begin_step(&ring);
         rec.with_timer(&timer);
         work.iter().for_each(|&(len, lanes)| record(&mut rec, &mix(lanes), &x, &y, len, 1));
@@ -290,10 +293,9 @@ fn a_timer_knows_every_dispatch() {
         for (time, (len, lanes)) in times.iter().zip(work) {
             assert_eq!((&time.variant, time.workgroups), (&mix(lanes), [len.div_ceil(lanes), 1, 1]));
         }
-        if round > 0 {
-            assert!(times[1].ns > times[0].ns && times[3].ns > times[2].ns, "a million elements take longer than four");
-        }
+        best.iter_mut().zip(&times).for_each(|(best, time)| *best = time.ns.min(*best));
     }
+    assert!(best[1] > best[0] && best[3] > best[2], "a million elements take longer than four: {best:?}");
     assert!(timer.take().is_empty());
 }
 

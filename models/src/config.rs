@@ -17,6 +17,8 @@ use crate::{Error, gguf};
 const CONFIG_LIMIT: u64 = 16 << 20;
 /// No count of a real model is larger, and the product of two fits a `usize`.
 const COUNT_LIMIT: u64 = 1 << 31;
+/// The most layers where there are no tensors to tell.
+const LAYER_LIMIT: usize = 10_000;
 
 /// Keys and values of a configuration, and where they come from.
 #[derive(Debug)]
@@ -74,6 +76,14 @@ impl Config {
     /// [`Error::Malformed`] where the bytes are no JSON object.
     pub(crate) fn parse(path: &Path, bytes: &[u8], tensors: usize) -> Result<Config, Error> {
         Ok(Config::new(path, parse_json(path, bytes)?, tensors))
+    }
+
+    /// Reads a `config.json` that stands alone.
+    ///
+    /// # Errors
+    /// As [`read_json`].
+    pub(crate) fn read_alone(path: &Path) -> Result<Config, Error> {
+        Config::read(path, LAYER_LIMIT)
     }
 
     fn new(path: &Path, values: Map<String, Value>, tensors: usize) -> Config {
@@ -151,7 +161,7 @@ impl Config {
         let key = "num_hidden_layers";
         let layers = self.needed_count(key)?;
         if layers > self.tensors {
-            let wanted = format_args!("at most {}: there are no more tensors", self.tensors);
+            let wanted = format_args!("at most {}, the number of tensors", self.tensors);
             return Err(self.malformed(key, layers, wanted));
         }
         Ok(layers)

@@ -92,6 +92,36 @@ pub enum Error {
         /// What the template engine, or the template itself, says.
         reason: String,
     },
+    /// A name that means no model.
+    #[error("model {name:?} {reason}; a model is {known}")]
+    UnknownModel {
+        /// The name as it was given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+        /// What a model may be called.
+        known: String,
+    },
+    /// The hub does not give a model.
+    #[error("{name}: {url}: {reason}")]
+    Hub {
+        /// The model.
+        name: String,
+        /// The address that was asked.
+        url: String,
+        /// What came instead, and what to do.
+        reason: String,
+    },
+    /// A model is not in the cache, and the network may not be used.
+    #[error("{name} is not in the cache at {cache}, which has {cached}; unset RAGLAN_OFFLINE and HF_HUB_OFFLINE to fetch it", cache = cache.display())]
+    Offline {
+        /// The model.
+        name: String,
+        /// Where fetched models are kept.
+        cache: PathBuf,
+        /// What is there.
+        cached: String,
+    },
 }
 
 impl Error {

@@ -4,7 +4,7 @@ use crate::{LayerRole, Role};
 
 /// Which names and which order of rows a container uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Naming {
+pub enum Naming {
     /// `model.layers.0.self_attn.q_proj.weight`
     HuggingFace,
     /// `blk.0.attn_q.weight`
@@ -16,7 +16,7 @@ pub(crate) enum Naming {
 
 impl Naming {
     /// The tensor's name for a role.
-    pub(crate) fn name(self, role: Role) -> String {
+    pub fn name(self, role: Role) -> String {
         match (self, role) {
             (Naming::HuggingFace, Role::Embedding) => "model.embed_tokens.weight".into(),
             (Naming::HuggingFace, Role::FinalNorm) => "model.norm.weight".into(),

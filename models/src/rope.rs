@@ -74,7 +74,12 @@ mod tests {
         let met = rope.inv_freq();
         assert_eq!(met.len(), rope.rotary_dim / 2);
         for (pair, wanted) in wanted {
-            assert!((met[*pair] / wanted - 1.0).abs() < 1e-12, "pair {pair}: {} where {wanted} is wanted", met[*pair]);
+            // A power, a logarithm and a handful of roundings on either side.
+            assert!(
+                (met[*pair] / wanted - 1.0).abs() < 64.0 * f64::EPSILON,
+                "pair {pair}: {} where {wanted} is wanted",
+                met[*pair]
+            );
         }
     }
 

@@ -1,5 +1,10 @@
 //! What a decoder-only transformer is, as data: everything the runtime needs to know of a checkpoint besides its tensors.
 
+use std::path::Path;
+
+use crate::config::Config;
+use crate::{Error, families};
+
 /// The shape and the rules of one model; hyperparameters are named as `config.json` spells them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelSpec {
@@ -119,6 +124,15 @@ pub enum RopeScaling {
 }
 
 impl ModelSpec {
+    /// What a `config.json` says where there are no weights beside it.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Malformed`] for a number that no model can have; [`Error::Unsupported`] for a family or a
+    /// feature that is not built.
+    pub fn from_config(path: &Path) -> Result<ModelSpec, Error> {
+        families::read(&Config::read_alone(path)?)
+    }
+
     /// Whether the model has this tensor: false for absent biases and norms, a tied `lm_head` and layers past the last.
     pub fn has(&self, role: Role) -> bool {
         match role {

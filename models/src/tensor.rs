@@ -20,6 +20,21 @@ pub enum Format {
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Format; 11] = [
+        Format::F32,
+        Format::F16,
+        Format::Bf16,
+        Format::Q8_0,
+        Format::Q4_0,
+        Format::Q4_1,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::Q4K,
+        Format::Q5K,
+        Format::Q6K,
+    ];
+
     /// The name as ggml spells it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -110,33 +125,25 @@ impl<'a> Tensor<'a> {
     /// The first NaN or infinity, in the file's order: the index of the value (of a block's first value where the
     /// block's scale is at fault) and the number. One pass over the bytes; a quantised block is judged by its scales.
     pub fn first_not_finite(&self) -> Option<(usize, f32)> {
-        let bad = |value: f32| (!value.is_finite()).then_some(value);
-        let found = |at: (usize, Option<f32>)| at.1.map(|value| (at.0, value));
-        match self.format {
-            Format::F32 => {
-                let values = self.bytes.as_chunks().0.iter().map(|b| bad(f32::from_le_bytes(*b)));
-                values.enumerate().find_map(found)
-            }
-            Format::F16 => {
-                // Bits first: an exponent of all ones, whatever the rest.
-                let at = self.bytes.as_chunks::<2>().0.iter().position(|b| b[1] & 0x7c == 0x7c)?;
-                Some((at, half_at(self.bytes, at * 2)))
-            }
-            Format::Bf16 => {
-                let all_ones = |b: &[u8; 2]| b[1] & 0x7f == 0x7f && b[0] & 0x80 == 0x80;
-                let at = self.bytes.as_chunks::<2>().0.iter().position(all_ones)?;
-                Some((at, bf16::from_le_bytes([self.bytes[2 * at], self.bytes[2 * at + 1]]).to_f32()))
-            }
+        let (values, block_bytes) = self.format.block();
+        // No finite number has an exponent of all ones.
+        let at = match self.format {
+            Format::F32 => first(self.bytes, |b: [u8; 4]| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+            Format::F16 => first(self.bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
+            Format::Bf16 => first(self.bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
             _ => {
-                let (values, block_bytes) = self.format.block();
-                let (first, count) = self.format.scales();
-                let blocks = self
-                    .bytes
-                    .chunks_exact(block_bytes)
-                    .map(|block| (0..count).find_map(|scale| bad(half_at(block, first + 2 * scale))));
-                blocks.enumerate().find_map(found).map(|(block, value)| (block * values, value))
+                let (start, count) = self.format.scales();
+                let scale = |block: &'a [u8], index: usize| half_at(block, start + 2 * index);
+                let mut blocks = self.bytes.chunks_exact(block_bytes).enumerate();
+                return blocks.find_map(|(at, block)| {
+                    let bad = (0..count).map(|index| scale(block, index)).find(|scale| !scale.is_finite())?;
+                    Some((at * values, bad))
+                });
             }
-        }
+        }?;
+        let number = &self.bytes[at * block_bytes..];
+        let number = Tensor { rows: 1, cols: 1, bytes: &number[..block_bytes], ..*self }.floats()?;
+        Some((at, number[0]))
     }
 
     /// The numbers of a float tensor, in the file's order. `None` for a quantised format.
@@ -173,6 +180,67 @@ impl RowOrder {
     }
 }
 
+/// The index of the first piece that is `bad`; whole stretches without a branch, so that it runs at the memory's speed.
+fn first<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    const STRETCH: usize = 1024;
+    let pieces = bytes.as_chunks::<N>().0;
+    let mut stretches = pieces.chunks(STRETCH).enumerate();
+    let (index, stretch) = stretches.find(|(_, stretch)| stretch.iter().fold(false, |any, piece| any | bad(*piece)))?;
+    Some(index * STRETCH + stretch.iter().position(|piece| bad(*piece))?)
+}
+
 fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BLOCKS: [Format; 8] =
+        [Format::Q8_0, Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q4K, Format::Q5K, Format::Q6K];
+
+    fn not_finite(format: Format, bytes: &[u8]) -> Option<(usize, String)> {
+        let cols = bytes.len() / format.block().1 * format.block().0;
+        let tensor = Tensor { name: "x", format, rows: 1, cols, bytes, row_order: RowOrder::Plain };
+        tensor.first_not_finite().map(|(index, number)| (index, number.to_string()))
+    }
+
+    #[test]
+    fn every_scale_of_every_block_is_looked_at() {
+        let infinite = f16::INFINITY.to_le_bytes();
+        for format in BLOCKS {
+            let (values, block_bytes) = format.block();
+            // All ones where there is no scale: any such byte taken for a scale would be NaN.
+            let mut bytes = vec![0xff; 3 * block_bytes];
+            let (start, count) = format.scales();
+            for block in 0..3 {
+                bytes[block * block_bytes + start..][..2 * count].fill(0);
+            }
+            assert_eq!(not_finite(format, &bytes), None, "{format}");
+            for scale in 0..count {
+                let mut bytes = bytes.clone();
+                bytes[block_bytes + start + 2 * scale..][..2].copy_from_slice(&infinite);
+                assert_eq!(not_finite(format, &bytes), Some((values, "inf".into())), "{format} scale {scale}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_many_floats_is_found_and_the_largest_are_finite() {
+        for at in [0, 1, 1023, 1024, 2999] {
+            let mut halves = vec![f16::MAX; 3000];
+            halves[at] = f16::NEG_INFINITY;
+            let bytes: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
+            assert_eq!(not_finite(Format::F16, &bytes), Some((at, "-inf".into())));
+            let mut singles = vec![f32::MIN; 3000];
+            singles[at] = f32::NAN;
+            let bytes: Vec<u8> = singles.iter().flat_map(|single| single.to_le_bytes()).collect();
+            assert_eq!(not_finite(Format::F32, &bytes), Some((at, "NaN".into())));
+            let mut brains = vec![bf16::MAX; 3000];
+            brains[at] = bf16::INFINITY;
+            let bytes: Vec<u8> = brains.iter().flat_map(|brain| brain.to_le_bytes()).collect();
+            assert_eq!(not_finite(Format::Bf16, &bytes), Some((at, "inf".into())));
+        }
+    }
 }

@@ -153,7 +153,9 @@ impl Tokenizer {
     /// # Errors
     /// A decoder whose pattern fails on this text, by backtracking without end.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, Error> {
-        self.inner.pipeline.decode(ids, skip_special).map_err(|e| self.failed("decoding", &e))
+        // Not left to the library, which compares normalized spellings and so passes over some special tokens.
+        let ids: Vec<u32> = ids.iter().copied().filter(|id| !(skip_special && self.is_special(*id))).collect();
+        self.inner.pipeline.decode(&ids, false).map_err(|e| self.failed("decoding", &e))
     }
 
     /// The text of ids that come one by one: the pieces, joined, are what [`Tokenizer::decode`] makes of the whole.
@@ -195,7 +197,12 @@ impl Tokenizer {
 
     /// Whether a token marks something rather than spelling it.
     pub fn is_special(&self, id: u32) -> bool {
-        self.token_of(id).is_some_and(|token| self.inner.pipeline.get_added_vocabulary().is_special_token(&token))
+        self.inner
+            .pipeline
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .get(&id)
+            .is_some_and(|token| token.special)
     }
 
     fn failed(&self, field: &str, reason: &tokenizers::Error) -> Error {

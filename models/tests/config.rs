@@ -60,7 +60,7 @@ fn yarn_takes_the_defaults_of_transformers() {
         }
     };
     let near = |met: (f64, f64, f64, usize), wanted: (f64, f64, f64, usize)| {
-        assert!((met.1 - wanted.1).abs() < 1e-12, "{met:?} {wanted:?}");
+        assert!((met.1 - wanted.1).abs() < 4.0 * f64::EPSILON, "{met:?} {wanted:?}");
         assert_eq!((met.0, met.2, met.3), (wanted.0, wanted.2, wanted.3));
     };
     let mut rope =

@@ -47,7 +47,7 @@ fn the_spec_is_the_folders() {
         let file = Checkpoint::open(&path).unwrap();
         let mut met = file.spec().clone();
         for (wanted, met) in wanted.rope.inv_freq().into_iter().zip(met.rope.inv_freq()) {
-            assert!((wanted / met - 1.0).abs() < 1e-6, "{name}: {wanted} and {met}");
+            assert!((wanted / met - 1.0).abs() < f64::from(f32::EPSILON), "{name}: {wanted} and {met}");
         }
         wanted.rope.scaling = RopeScaling::Default;
         met.rope.scaling = RopeScaling::Default;
@@ -79,7 +79,7 @@ fn scalings_and_their_keys_are_read() {
         panic!("{:?}", checkpoint.spec().rope)
     };
     assert_eq!((factor, original_max_position_embeddings), (4.0, 64.0));
-    assert!((attention_factor - (0.1 * 4f64.ln() + 1.0)).abs() < 1e-12);
+    assert!((attention_factor - (0.1 * 4f64.ln() + 1.0)).abs() < 4.0 * f64::EPSILON);
 
     file.set("llama.rope.scaling.type", 8, [&8u64.to_le_bytes()[..], b"longrope"].concat());
     let (_scratch, path) = write(&file);

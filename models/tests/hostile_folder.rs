@@ -62,7 +62,7 @@ fn a_header_that_lies_is_refused() {
     raw(&[&7u64.to_le_bytes()[..], b"{\"\xff\":1}"].concat(), &["the header"]);
     let folder = copy_of("llama");
     fs::write(folder.path().join("model.safetensors"), safetensors_file("{}", b"")).unwrap();
-    refused(folder.path(), &["config.json", "num_hidden_layers", "no more tensors"]);
+    refused(folder.path(), &["config.json", "num_hidden_layers", "number of tensors"]);
 }
 
 #[test]

@@ -36,6 +36,8 @@ fn some_ids() -> impl Strategy<Value = Vec<u32>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn pieces_joined_are_the_whole_decode_for_any_ids(ids in some_ids(), skip in any::<bool>()) {
         for name in SMALL {

@@ -27,7 +27,7 @@ pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::link;
 pub use parts::{Part, PartKind};
-pub use tolerance::Tolerance;
+pub use tolerance::{Tolerance, Wanted, accuracy};
 pub use weight_format::WeightFormat;
 
 /// Every kernel, in the order in which a token meets them.

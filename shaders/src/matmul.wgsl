@@ -53,7 +53,7 @@ fn stage(first_m: u32, first_n: u32, block: u32, lane: u32) {
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first_m = group.y * GROUP_M;
     let first_n = group.x * GROUP_N;
-    let lane_m = lane / LANES_N;
+    let lane_m = select(lane / LANES_N, 0u, LANES_M == 1u);
     let lane_n = lane % LANES_N;
     var sums: array<array<f32, TILE_N>, TILE_M>;
     for (var block = 0u; block < params.blocks; block++) {
@@ -74,13 +74,18 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
                 }
             }
         } else {
+            var quads: array<array<vec4<f32>, 8>, TILE_M>;
+            for (var m = 0u; m < TILE_M; m++) {
+                let row = min(first_m + lane_m + m * LANES_M, params.rows - 1u);
+                for (var i = 0u; i < 8u; i++) {
+                    quads[m][i] = act_load(x[(row * params.blocks + block) * 8u + i]);
+                }
+            }
             for (var n = 0u; n < TILE_N; n++) {
                 let values = weight_block(min(first_n + lane_n + n * LANES_N, params.cols - 1u), block);
                 for (var m = 0u; m < TILE_M; m++) {
-                    let row = min(first_m + lane_m + m * LANES_M, params.rows - 1u);
-                    let base = (row * params.blocks + block) * 8u;
                     for (var i = 0u; i < 8u; i++) {
-                        sums[m][n] += dot(act_load(x[base + i]), values.quads[i]);
+                        sums[m][n] += dot(quads[m][i], values.quads[i]);
                     }
                 }
             }

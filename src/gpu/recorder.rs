@@ -25,6 +25,8 @@ pub struct Recorder<'a> {
     pipeline: Option<u32>,
     bind_group: Option<u32>,
     error: Option<Error>,
+    /// What a rehearsal would have run; `None` in a step.
+    rehearsed: Option<Vec<Variant>>,
 }
 
 impl Gpu {
@@ -45,7 +47,18 @@ impl Gpu {
             pipeline: None,
             bind_group: None,
             error: None,
+            rehearsed: None,
         }
+    }
+
+    /// Begins a step that is never run: it takes a slot of `ring` while it lasts, and lists what would be dispatched.
+    ///
+    /// # Panics
+    /// If every slot is in flight.
+    pub fn begin_rehearsal<'a>(&'a self, ring: &'a StepRing) -> Recorder<'a> {
+        let mut recorder = self.begin_step(ring);
+        recorder.rehearsed = Some(Vec::new());
+        recorder
     }
 }
 
@@ -101,6 +114,10 @@ impl Recorder<'_> {
         if workgroups.contains(&0) || self.error.is_some() {
             return;
         }
+        if let Some(rehearsed) = &mut self.rehearsed {
+            rehearsed.push(variant.clone());
+            return;
+        }
         let pipeline = match self.gpu.pipeline(variant) {
             Ok(pipeline) => pipeline,
             Err(error) => {
@@ -147,6 +164,11 @@ impl Recorder<'_> {
             self.outputs.push((buffer.clone(), offset, start, bytes));
         }
         start as usize..(start + bytes) as usize
+    }
+
+    /// What a rehearsal would have run, in order; nothing where this is a step.
+    pub fn into_rehearsed(mut self) -> Vec<Variant> {
+        self.rehearsed.take().unwrap_or_default()
     }
 
     /// Hands the step to the adapter.

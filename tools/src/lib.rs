@@ -1,1 +1,3 @@
-//! x
+//! Makers of test data and plots; nothing imports this package.
+
+pub mod make_checkpoint;

@@ -8,19 +8,6 @@ use crate::names::Naming;
 use crate::tensors::{Entry, Tensors};
 use crate::{Error, Format, LayerRole, ModelSpec, Role, RowOrder, Tensor};
 
-const MATRIX_FORMATS: [Format; 11] = [
-    Format::F32,
-    Format::F16,
-    Format::Bf16,
-    Format::Q8_0,
-    Format::Q4_0,
-    Format::Q4_1,
-    Format::Q5_0,
-    Format::Q5_1,
-    Format::Q4K,
-    Format::Q5K,
-    Format::Q6K,
-];
 const VECTOR_FORMATS: [Format; 3] = [Format::F32, Format::F16, Format::Bf16];
 
 /// Where a tensor lies, checked.
@@ -55,7 +42,7 @@ pub(super) fn places(
             return Err(Error::Shape { path: tensors.path(entry).into(), name, met: entry.shape.clone(), wanted });
         }
         let vector = wanted.len() == 1;
-        let formats = if vector { &VECTOR_FORMATS[..] } else { &MATRIX_FORMATS[..] };
+        let formats = if vector { &VECTOR_FORMATS[..] } else { &Format::ALL[..] };
         let format = tensors.format(&name, entry, formats)?;
         let row_order = row_order(spec, role, naming);
         let place = Place { name: name.clone(), entry: entry.clone(), format, row_order };

@@ -3,13 +3,15 @@
 use half::f16;
 use raglan_models::{Checkpoint, Format, LayerRole, Role, RopeScaling};
 
+/// Name, sizes (columns first), type and data.
+pub(crate) type Entry = (Vec<u8>, Vec<u64>, u32, Vec<u8>);
+
 /// A GGUF file to be written.
 pub(crate) struct GgufFile {
     pub(crate) version: u32,
     /// Key, type and bytes of the value.
     pub(crate) keys: Vec<(Vec<u8>, u32, Vec<u8>)>,
-    /// Name, sizes (columns first), type and data.
-    pub(crate) tensors: Vec<(Vec<u8>, Vec<u64>, u32, Vec<u8>)>,
+    pub(crate) tensors: Vec<Entry>,
     pub(crate) alignment: usize,
     /// Stands for the count of keys.
     pub(crate) key_count: Option<u64>,
@@ -52,7 +54,7 @@ impl GgufFile {
         self.keys.push((key.into(), kind, value));
     }
 
-    pub(crate) fn tensor(&mut self, name: &str) -> &mut (Vec<u8>, Vec<u64>, u32, Vec<u8>) {
+    pub(crate) fn tensor(&mut self, name: &str) -> &mut Entry {
         self.tensors.iter_mut().find(|(tensor, ..)| tensor == name.as_bytes()).unwrap()
     }
 

@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use raglan_models::{Tokenizer, TokenizerConfig};
+use raglan_models::hub::Cache;
+use raglan_models::{Checkpoint, Tokenizer, TokenizerConfig};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -79,5 +80,12 @@ pub(crate) fn path_of(goldens: &Goldens, name: &str) -> Option<PathBuf> {
 }
 
 fn folders() -> Vec<PathBuf> {
-    std::env::var_os("RAGLAN_TOKENIZERS").map(PathBuf::from).into_iter().collect()
+    let given = std::env::var_os("RAGLAN_TOKENIZERS").map(PathBuf::from);
+    given.into_iter().chain([Cache::from_env().root().join("tokenizers")]).collect()
+}
+
+/// The default model, if `tools/fetch-model` has fetched it.
+pub(crate) fn default_model() -> Option<Checkpoint> {
+    let path = Cache::from_env().default_model()?;
+    Some(Checkpoint::open(&path).expect("opens"))
 }

@@ -52,3 +52,17 @@ pub static KERNEL: Kernel = Kernel {
             && shape[1] <= limits.max_workgroups
     },
 };
+
+/// The CPU twin on one packed row: joins the partial results of its items.
+///
+/// - `sums`: `[parts, head_dim]`, not divided; `weights`: `[parts]` of maximum and sum of weights
+/// - returns `[head_dim]`
+pub fn twin(sums: &[f64], weights: &[[f64; 2]], head_dim: usize) -> Vec<f64> {
+    let largest = weights.iter().map(|weight| weight[0]).fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = weights.iter().map(|weight| weight[1] * (weight[0] - largest).exp2()).sum();
+    let mut out = vec![0.0; head_dim];
+    for (sums, weight) in sums.chunks_exact(head_dim).zip(weights) {
+        out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum * (weight[0] - largest).exp2() / total);
+    }
+    out
+}

@@ -1,0 +1,216 @@
+//! `raglan chat`: a conversation.
+
+mod lines;
+
+use super::answer::{Question, answer};
+use super::global::Global;
+use super::load::{Loaded, Model, ModelArgs};
+use super::output::{Failure, note, print};
+use super::sampling::SamplingArgs;
+use super::{Result, refused};
+use lines::Lines;
+use raglan::models::{ChatOptions, ChatTemplate, Message};
+use raglan::{Error, FinishReason, SamplingParams};
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+const HELP: &str = "\
+/reset         forget the conversation, but not the system message
+/system TEXT   set the system message; without TEXT, remove it
+/save FILE     write the conversation to FILE as JSON
+/help          show this
+/quit          leave, as Ctrl-D does
+Ctrl-C stops an answer.";
+
+/// Room that an answer should find in the context before old turns are dropped for it.
+const ANSWER_ROOM: usize = 64;
+
+/// Whether an answer is being written, and whether Ctrl-C was pressed since it began.
+static ANSWERING: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Talk with a model that has a chat template.
+///
+/// Every line is a turn; commands begin with /, and /help lists them: /reset, /system TEXT, /save FILE, /quit. Ctrl-C
+/// stops an answer. Where the context is full, the oldest turns are dropped. Lines may be piped in.
+///
+/// The whole conversation is read again at every turn: keys and values of earlier turns are not kept yet.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// The system message to begin with [default: the template's own, if it has one]
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+pub(super) fn run(global: &Global, args: Args) -> Result {
+    let mut sampling = args.sampling.params()?;
+    let start = Instant::now();
+    let model = Model::open(args.model.model.as_deref(), false)?;
+    model.text(", so there is nothing to talk in")?;
+    let Some(template) = model.template()? else {
+        let path = model.checkpoint.path().display();
+        return refused(format!("{path} has no chat template, so it is no chat model; `raglan generate` runs it"));
+    };
+    sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
+    let loaded = model.load(global, &global.engine_options(1), start, false)?;
+    stop_answers_on_ctrl_c();
+    let chat = Chat {
+        loaded,
+        template,
+        sampling,
+        stop: args.sampling.stop,
+        system: args.system,
+        turns: Vec::new(),
+        forgotten: 0,
+    };
+    chat.talk()
+}
+
+struct Chat {
+    loaded: Loaded,
+    template: ChatTemplate,
+    sampling: SamplingParams,
+    stop: Vec<String>,
+    system: Option<String>,
+    /// User and assistant by turns.
+    turns: Vec<Message>,
+    /// How many of the oldest have left the context.
+    forgotten: usize,
+}
+
+impl Chat {
+    fn talk(mut self) -> Result {
+        let mut lines = Lines::open()?;
+        if lines.is_terminal() {
+            let name = self.loaded.model.checkpoint.path().display();
+            let (adapter, context) = (&self.loaded.engine.gpu().summary().name, self.loaded.engine.capacity());
+            note(format_args!("{name} on {adapter}, with room for {context} tokens; /help lists what else there is"));
+        }
+        while let Some(line) = lines.next()? {
+            match line.trim() {
+                "" => {}
+                "/quit" | "/exit" => break,
+                command if command.starts_with('/') => self.command(command)?,
+                words => self.turn(words)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, line: &str) -> Result {
+        let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let rest = rest.trim();
+        match name {
+            "/reset" => {
+                self.turns.clear();
+                self.forgotten = 0;
+                note("the conversation starts anew");
+            }
+            "/system" => {
+                self.system = Some(rest.to_owned()).filter(|text| !text.is_empty());
+                note(if self.system.is_some() { "the system message is set" } else { "there is no system message" });
+            }
+            "/save" if rest.is_empty() => note("/save needs the name of a file"),
+            "/save" => match self.save(rest) {
+                Ok(()) => note(format_args!("saved {} messages to {rest}", self.messages(0).len())),
+                Err(error) => note(format_args!("error: {}", Failure(&error))),
+            },
+            "/help" => print(&format!("{HELP}\n"))?,
+            _ => note(format_args!("{name} is no command; /help lists them")),
+        }
+        Ok(())
+    }
+
+    fn save(&self, path: &str) -> Result {
+        let json = serde_json::to_string_pretty(&self.messages(0)).expect("messages are strings");
+        std::fs::write(path, json + "\n").map_err(|source| Error::Io { path: path.into(), source })
+    }
+
+    /// One question and its answer. What a user can mend is told and the question forgotten.
+    fn turn(&mut self, words: &str) -> Result {
+        self.turns.push(Message::new("user", words));
+        match self.answer() {
+            Ok(text) => self.turns.push(Message::new("assistant", text)),
+            Err(error @ (Error::Request { .. } | Error::Model(_))) => {
+                self.turns.pop();
+                note(format_args!("error: {}", Failure(&error)));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let prompt = self.prompt()?;
+        let question = Question {
+            prompt,
+            sampling: self.sampling.clone(),
+            stop: &self.stop,
+            interrupted: &INTERRUPTED,
+            quiet: false,
+        };
+        INTERRUPTED.store(false, Ordering::Relaxed);
+        ANSWERING.store(true, Ordering::Relaxed);
+        let Loaded { model, engine, .. } = &mut self.loaded;
+        let answer = answer(engine, model.tokenizer.as_ref(), question, &mut print);
+        ANSWERING.store(false, Ordering::Relaxed);
+        let answer = answer?;
+        print("\n")?;
+        match answer.reason {
+            FinishReason::Length => note("the answer was cut: --max-tokens or the context ended it"),
+            FinishReason::Cancelled => note("stopped"),
+            FinishReason::Stop => {}
+        }
+        if std::io::stderr().is_terminal() {
+            note(&answer);
+        }
+        Ok(answer.text.unwrap_or_default())
+    }
+
+    /// The conversation in the model's words; the oldest turns are left out until there is room for an answer.
+    fn prompt(&mut self) -> Result<Vec<u32>> {
+        let tokenizer = self.loaded.model.text("")?;
+        let capacity = self.loaded.engine.capacity();
+        let room = ANSWER_ROOM.min(self.sampling.max_tokens).min(capacity / 4);
+        let before = self.forgotten;
+        loop {
+            let text = self.template.render(&self.messages(self.forgotten), &ChatOptions::default())?;
+            let prompt = tokenizer.encode(&text, false)?;
+            if prompt.len() + room <= capacity || self.turns.len() - self.forgotten < 3 {
+                if self.forgotten > before {
+                    note(format_args!("the context is full: the oldest {} messages are left out", self.forgotten));
+                }
+                return Ok(prompt);
+            }
+            self.forgotten += 2;
+        }
+    }
+
+    /// The system message, if any, and the turns from `first` on.
+    fn messages(&self, first: usize) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
+        system.chain(self.turns[first..].iter().cloned()).collect()
+    }
+}
+
+/// From here on Ctrl-C ends an answer that is being written, and the program where there is none.
+fn stop_answers_on_ctrl_c() {
+    let handler = || {
+        if ANSWERING.load(Ordering::Relaxed) {
+            INTERRUPTED.store(true, Ordering::Relaxed);
+        } else {
+            // 128 and the signal's number, as shells have it.
+            std::process::exit(130);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        log::warn!("Ctrl-C ends the program and not just an answer: {error}");
+    }
+}

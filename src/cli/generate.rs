@@ -1,0 +1,160 @@
+//! `raglan generate`: one prompt, one answer.
+
+use super::answer::{Answer, Question, answer};
+use super::global::Global;
+use super::load::{Loaded, Model, ModelArgs};
+use super::sampling::SamplingArgs;
+use super::{Result, output, refused};
+use raglan::models::{ChatOptions, Message};
+use raglan::{Error, FinishReason};
+use serde::Serialize;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// Answer one prompt.
+///
+/// The text comes as it is written. A model with a chat template gets the prompt as what a user says, any other as
+/// the beginning of a text to go on with. The prompt is read from standard input where none is given.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    #[command(flatten)]
+    prompt: PromptArgs,
+
+    /// Take the prompt as it is, even where the model has a chat template
+    #[arg(long)]
+    no_chat_template: bool,
+
+    /// One JSON object instead of the text: text (null without a tokenizer), token_ids, prompt_tokens, finish_reason, timings
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    sampling: SamplingArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct PromptArgs {
+    /// The prompt; - reads standard input
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: Option<String>,
+
+    /// A file with the prompt, taken as it is to its last byte; - reads standard input
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+
+    /// The prompt as ids of the vocabulary; the one way with a model that has no tokenizer
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', num_args = 1)]
+    token_ids: Option<Vec<u32>>,
+}
+
+/// What was given.
+enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report {
+    text: Option<String>,
+    token_ids: Vec<u32>,
+    prompt_tokens: usize,
+    finish_reason: FinishReason,
+    timings: Timings,
+}
+
+#[derive(Serialize)]
+struct Timings {
+    load_ms: f64,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: Option<f64>,
+    time_to_first_token_ms: f64,
+}
+
+pub(super) fn run(global: &Global, args: Args) -> Result {
+    let mut sampling = args.sampling.params()?;
+    let prompt = args.prompt.read()?;
+    let start = Instant::now();
+    let model = Model::open(args.model.model.as_deref(), args.json)?;
+    let prompt = match prompt {
+        Prompt::Ids(ids) => ids,
+        Prompt::Text(text) => encode(&model, text, !args.no_chat_template)?,
+    };
+    if !args.sampling.stop.is_empty() {
+        model.text(", so there is no text for --stop to be found in")?;
+    }
+    sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
+
+    let Loaded { model, mut engine, load_ms } = model.load(global, &global.engine_options(1), start, args.json)?;
+    let never = AtomicBool::new(false);
+    let question = Question { prompt, sampling, stop: &args.sampling.stop, interrupted: &never, quiet: args.json };
+    let mut show = |text: &str| if args.json { Ok(()) } else { output::print(text) };
+    let answer = answer(&mut engine, model.tokenizer.as_ref(), question, &mut show)?;
+    if args.json {
+        return output::print_json(&Report::new(answer, load_ms));
+    }
+    output::print("\n")?;
+    if std::io::stderr().is_terminal() {
+        output::note(&answer);
+    }
+    Ok(())
+}
+
+impl PromptArgs {
+    fn read(self) -> Result<Prompt> {
+        let stdin = || {
+            let mut text = String::new();
+            let read = std::io::stdin().read_to_string(&mut text);
+            read.map(|_| text).map_err(|source| Error::Io { path: "standard input".into(), source })
+        };
+        match (self.token_ids, self.prompt, self.prompt_file) {
+            (Some(ids), ..) => Ok(Prompt::Ids(ids)),
+            (_, Some(text), _) if text != "-" => Ok(Prompt::Text(text)),
+            (.., Some(path)) if path.as_os_str() != "-" => {
+                std::fs::read_to_string(&path).map(Prompt::Text).map_err(|source| Error::Io { path, source })
+            }
+            (_, None, None) if std::io::stdin().is_terminal() => {
+                refused("there is no prompt: give --prompt, --prompt-file or --token-ids, or pipe it in")
+            }
+            // A last line's end is the pipe's, not the prompt's.
+            _ => Ok(Prompt::Text(stdin()?.trim_end_matches(['\r', '\n']).to_owned())),
+        }
+    }
+}
+
+/// The ids of a prompt: as a user's turn where the model has a template and it is wanted, else as plain text.
+fn encode(model: &Model, text: String, as_chat: bool) -> Result<Vec<u32>> {
+    let tokenizer = model.text(": give --token-ids instead of text")?;
+    let template = if as_chat { model.template()? } else { None };
+    Ok(match template {
+        Some(template) => {
+            let rendered = template.render(&[Message::new("user", text)], &ChatOptions::default())?;
+            tokenizer.encode(&rendered, false)?
+        }
+        None => tokenizer.encode(&text, true)?,
+    })
+}
+
+impl Report {
+    fn new(answer: Answer, load_ms: f64) -> Report {
+        let timings = Timings {
+            load_ms,
+            prefill_tokens_per_s: answer.prefill_tokens_per_s(),
+            decode_tokens_per_s: answer.decode_tokens_per_s(),
+            time_to_first_token_ms: 1e3 * answer.first.as_secs_f64(),
+        };
+        Report {
+            text: answer.text,
+            token_ids: answer.token_ids,
+            prompt_tokens: answer.prompt_tokens,
+            finish_reason: answer.reason,
+            timings,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Options that every verb takes.
+
+use clap::ValueEnum;
+use raglan::EngineOptions;
+use raglan::gpu::GpuOptions;
+use raglan::models::hub::Cache;
+
+const HEADING: &str = "Options of every command";
+
+/// Adapter, memory, logging.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = HEADING)]
+pub(super) struct Global {
+    /// The adapter: an index or part of a name as `raglan devices` lists them [default: the best]
+    #[arg(long, global = true, value_name = "NAME", help_heading = HEADING)]
+    adapter: Option<String>,
+
+    /// What activations and the KV cache are kept in; auto is f16 where the adapter computes with it
+    #[arg(long, global = true, value_enum, default_value_t = Dtype::Auto, help_heading = HEADING)]
+    pub(super) dtype: Dtype,
+
+    /// Tokens that the KV cache holds [default: what the model was trained for, or what fits]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = HEADING)]
+    pub(super) max_context: Option<u32>,
+
+    /// Tokens of a step at most: a longer prompt is read in several
+    #[arg(long, global = true, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = HEADING)]
+    max_batch_tokens: u32,
+
+    /// Steps in flight; 2 prepares one while the adapter runs the other, and answers are the same
+    #[arg(long, global = true, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2), hide_possible_values = true, help_heading = HEADING)]
+    pipeline: u8,
+
+    /// Log more to standard error; -vv and -vvv still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
+    verbose: u8,
+}
+
+/// The type of activations, keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Dtype {
+    Auto,
+    F16,
+    F32,
+}
+
+impl From<Dtype> for raglan::Dtype {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Auto => raglan::Dtype::Auto,
+            Dtype::F16 => raglan::Dtype::F16,
+            Dtype::F32 => raglan::Dtype::F32,
+        }
+    }
+}
+
+impl Global {
+    /// Sends log lines to standard error: warnings, more with `-v`, and what `RUST_LOG` says above all.
+    pub(super) fn start_logging(&self) {
+        let filter = match self.verbose {
+            // Drivers' layers warn of what is no concern of a user.
+            0 => "error,raglan=warn,raglan_models=warn",
+            1 => "error,raglan=info,raglan_models=info",
+            2 => "warn,raglan=debug,raglan_models=debug",
+            _ => "debug,raglan=trace,raglan_models=trace",
+        };
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(filter)).init();
+    }
+
+    /// How the adapter is opened.
+    pub(super) fn gpu_options(&self) -> GpuOptions {
+        GpuOptions {
+            adapter: self.adapter.clone(),
+            allow_f16: self.dtype != Dtype::F32,
+            cache_dir: Some(Cache::from_env().root().join("pipelines")),
+            ..GpuOptions::default()
+        }
+    }
+
+    /// How an engine is started that runs up to `max_sequences` at once.
+    pub(super) fn engine_options(&self, max_sequences: usize) -> EngineOptions {
+        EngineOptions {
+            max_context: self.max_context.map(|tokens| tokens as usize),
+            max_batch_tokens: self.max_batch_tokens as usize,
+            max_sequences,
+            dtype: self.dtype.into(),
+            pipeline: self.pipeline.into(),
+        }
+    }
+}

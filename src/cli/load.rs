@@ -1,0 +1,124 @@
+//! From what the user typed to a model that is ready to answer.
+
+use super::global::{Dtype, Global};
+use super::output::note;
+use super::progress::Bar;
+use super::{Result, refused};
+use raglan::gpu::Gpu;
+use raglan::models::hub::{self, Cache, Hub};
+use raglan::models::{ChatTemplate, Checkpoint, GenerationConfig, Tokenizer};
+use raglan::{Engine, EngineOptions};
+use std::time::Instant;
+
+/// Which model.
+#[derive(Debug, clap::Args)]
+pub(super) struct ModelArgs {
+    /// A folder, a .gguf file, org/name[:file.gguf] of the Hugging Face hub (fetched once), a short name as smollm2-135m, or
+    /// tiny, the model inside the program [default: SmolLM2-135M-Instruct if it was fetched, else tiny]
+    #[arg(short, long, value_name = "M")]
+    pub(super) model: Option<String>,
+}
+
+/// A checkpoint and what goes with it.
+pub(super) struct Model {
+    /// Weights and shapes.
+    pub(super) checkpoint: Checkpoint,
+    /// Text ↔ ids; `None` where the checkpoint has none.
+    pub(super) tokenizer: Option<Tokenizer>,
+    /// Tokens that end an answer.
+    pub(super) eos_token_ids: Vec<u32>,
+}
+
+/// A model on an adapter.
+pub(super) struct Loaded {
+    /// The model.
+    pub(super) model: Model,
+    /// What runs it.
+    pub(super) engine: Engine,
+    /// From the first look at its files to the last kernel compiled.
+    pub(super) load_ms: f64,
+}
+
+impl Model {
+    /// Opens what the user named, or the default model, or the one inside the program.
+    ///
+    /// # Errors
+    /// If there is no such model, it cannot be fetched, or its files are not sound.
+    pub(super) fn open(wanted: Option<&str>, quiet: bool) -> Result<Model> {
+        let checkpoint = checkpoint(wanted, quiet)?;
+        let tokenizer = Tokenizer::open(&checkpoint)?;
+        let eos_token_ids = match &tokenizer {
+            Some(tokenizer) => tokenizer.eos_token_ids().to_vec(),
+            None => GenerationConfig::open(&checkpoint)?.map(|config| config.eos_token_ids).unwrap_or_default(),
+        };
+        Ok(Model { checkpoint, tokenizer, eos_token_ids })
+    }
+
+    /// Its template, which only instruct models have.
+    ///
+    /// # Errors
+    /// If it does not parse.
+    pub(super) fn template(&self) -> Result<Option<ChatTemplate>> {
+        Ok(ChatTemplate::open(&self.checkpoint)?)
+    }
+
+    /// Its tokenizer.
+    ///
+    /// # Errors
+    /// If it has none, with what to do then.
+    pub(super) fn text(&self, instead: &str) -> Result<&Tokenizer> {
+        match &self.tokenizer {
+            Some(tokenizer) => Ok(tokenizer),
+            None => refused(format!("{} has no tokenizer{instead}", self.checkpoint.path().display())),
+        }
+    }
+
+    /// Puts it on an adapter.
+    ///
+    /// # Errors
+    /// If there is no adapter, it has no room, or refuses a kernel.
+    pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
+        let gpu = open_gpu(global)?;
+        let engine = {
+            let bar = Bar::bytes("uploading weights", quiet);
+            Engine::new(&gpu, &self.checkpoint, options, &mut |done, total| bar.set(done, total))?
+        };
+        let bar = Bar::count("compiling kernels", quiet);
+        engine.compile(|done, total| bar.set(done as u64, total as u64))?;
+        drop(bar);
+        let load_ms = 1e3 * start.elapsed().as_secs_f64();
+        log::info!("{}: ready after {load_ms:.0} ms", self.checkpoint.path().display());
+        Ok(Loaded { model: self, engine, load_ms })
+    }
+}
+
+/// Opens the adapter that the user wants.
+///
+/// # Errors
+/// If there is none, or it cannot do what `--dtype` asks for.
+pub(super) fn open_gpu(global: &Global) -> Result<Gpu> {
+    let gpu = Gpu::open(&global.gpu_options())?;
+    if global.dtype == Dtype::F16 && !gpu.limits().shader_f16 {
+        return refused(format!("--dtype f16: {} does not compute in f16; auto takes f32 here", gpu.summary()));
+    }
+    Ok(gpu)
+}
+
+/// Finds the model that a name means, fetching it where it is on the hub and not here yet.
+fn checkpoint(wanted: Option<&str>, quiet: bool) -> Result<Checkpoint> {
+    let cache = Cache::from_env();
+    let resolved = hub::resolve(wanted, &cache)?;
+    if let Some(notice) = &resolved.notice {
+        note(notice);
+    }
+    let bar = Bar::bytes("", quiet);
+    let mut file = String::new();
+    let checkpoint = resolved.source.open(&Hub::from_env(cache), &mut |progress| {
+        if file != progress.file {
+            file = progress.file.to_owned();
+            bar.say(format!("fetching {file}"));
+        }
+        bar.set(progress.done, progress.total.unwrap_or(0));
+    })?;
+    Ok(checkpoint)
+}

@@ -1,0 +1,76 @@
+//! Bars on standard error for what takes its time. They hide themselves where standard error is no terminal.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// A bar appears when its work lasts longer than this.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// One piece of work that is under way.
+pub(super) struct Bar {
+    bar: ProgressBar,
+    start: Instant,
+    shown: AtomicBool,
+}
+
+impl Bar {
+    /// Bytes of something.
+    pub(super) fn bytes(label: &'static str, quiet: bool) -> Bar {
+        Bar::new("{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}", label, quiet)
+    }
+
+    /// Things that are counted.
+    pub(super) fn count(label: &'static str, quiet: bool) -> Bar {
+        Bar::new("{msg} {wide_bar} {pos}/{len} {eta}", label, quiet)
+    }
+
+    fn new(template: &str, label: &'static str, quiet: bool) -> Bar {
+        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::hidden());
+        bar.set_style(ProgressStyle::with_template(template).expect("the templates above parse"));
+        bar.set_message(label);
+        // A bar that is never to be seen counts as shown.
+        Bar { bar, start: Instant::now(), shown: AtomicBool::new(quiet) }
+    }
+
+    /// `done` of `total`.
+    pub(super) fn set(&self, done: u64, total: u64) {
+        if self.start.elapsed() > PATIENCE && !self.shown.swap(true, Ordering::Relaxed) {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    /// Other words before the bar.
+    pub(super) fn say(&self, label: String) {
+        self.bar.set_message(label);
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows that something goes on whose end cannot be foretold, until it is dropped.
+pub(super) struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// Turns beside `label`.
+    pub(super) fn new(label: String, quiet: bool) -> Spinner {
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let spinner = ProgressBar::with_draw_target(None, target);
+        spinner.set_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}").expect("the template parses"));
+        spinner.set_message(label);
+        spinner.enable_steady_tick(Duration::from_millis(120));
+        Spinner(spinner)
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

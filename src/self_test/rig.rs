@@ -1,0 +1,257 @@
+//! Runs single dispatches on the adapter, as they are or as a mutant of them, and compares what comes back.
+
+use super::data::Random;
+use crate::gpu::{Buffer, Gpu, StepRing};
+use raglan_shaders::{Access, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
+use rustc_hash::FxHashMap;
+use std::cell::{Cell, RefCell};
+
+/// Most bytes that the inputs of one dispatch take, and its outputs.
+const RING_BYTES: u64 = 8 << 20;
+
+/// Why a check failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The adapter computed something else than the twin: what a mutant must come to.
+    Differs(String),
+    /// The check could not be made.
+    Broken(String),
+}
+
+impl From<crate::Error> for Failure {
+    fn from(error: crate::Error) -> Self {
+        Failure::Broken(error.to_string())
+    }
+}
+
+impl From<Failure> for String {
+    fn from(failure: Failure) -> String {
+        match failure {
+            Failure::Differs(message) | Failure::Broken(message) => message,
+        }
+    }
+}
+
+/// A change of a kernel's source that its twin test must notice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mutation {
+    /// The kernel's name.
+    pub(super) kernel: &'static str,
+    /// What is broken.
+    pub(super) what: &'static str,
+    /// A text that the kernel with its parts holds once.
+    pub(super) from: &'static str,
+    /// What stands there instead.
+    pub(super) to: &'static str,
+}
+
+/// An open adapter with memory for the inputs and outputs of a dispatch.
+pub(super) struct Opened {
+    pub(super) gpu: Gpu,
+    /// Whether kernels check bounds.
+    checked: bool,
+    ring: StepRing,
+}
+
+impl Opened {
+    pub(super) fn new(gpu: Gpu, checked: bool) -> Result<Opened, crate::Error> {
+        let ring = gpu.step_ring(1, RING_BYTES, RING_BYTES)?;
+        Ok(Opened { gpu, checked, ring })
+    }
+}
+
+/// One way to run kernels: an open adapter, with or without runtime checks, and the parts to link.
+pub(super) struct Rig<'a> {
+    opened: &'a Opened,
+    /// Differs from one way to the next, so that together they meet more schedules and data than each alone.
+    pub(super) turn: usize,
+    pub(super) act: Part,
+    pub(super) kv: Part,
+    pub(super) reduce: Part,
+    mutation: Option<Mutation>,
+    mutants: RefCell<FxHashMap<Variant, Variant>>,
+    worst: Cell<f64>,
+    checks: Cell<usize>,
+}
+
+impl<'a> Rig<'a> {
+    pub(super) fn new(opened: &'a Opened, turn: usize, f16: bool, subgroups: bool) -> Rig<'a> {
+        Rig {
+            opened,
+            turn,
+            act: if f16 { Part::ActF16 } else { Part::ActF32 },
+            kv: if f16 { Part::KvF16 } else { Part::KvF32 },
+            reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
+            mutation: None,
+            mutants: RefCell::default(),
+            worst: Cell::new(0.0),
+            checks: Cell::new(0),
+        }
+    }
+
+    pub(super) fn with_mutation(self, mutation: Mutation) -> Rig<'a> {
+        Rig { mutation: Some(mutation), ..self }
+    }
+
+    /// The adapter's settings and the parts, as failures name them.
+    pub(super) fn name(&self) -> String {
+        let checks = if self.opened.checked { "checked" } else { "unchecked" };
+        format!("{checks}, {}, {}", self.act.name(), self.reduce.name())
+    }
+
+    /// The worst error as a share of what was allowed.
+    pub(super) fn worst(&self) -> f64 {
+        self.worst.get()
+    }
+
+    /// Comparisons made.
+    pub(super) fn checks(&self) -> usize {
+        self.checks.get()
+    }
+
+    /// Random numbers for case `index` of this way.
+    pub(super) fn random(&self, index: usize) -> Random {
+        Random::new((self.turn * 1000 + index) as u64)
+    }
+
+    /// Legal schedules that together have every value of every tunable which is legal for `shape`.
+    pub(super) fn schedules(&self, kernel: &'static Kernel, shape: &[u32]) -> Vec<Schedule> {
+        covering(kernel.legal_schedules(self.opened.gpu.limits(), shape))
+    }
+
+    /// One of [`Rig::schedules`], another from turn to turn.
+    pub(super) fn one_schedule(&self, kernel: &'static Kernel, shape: &[u32], offset: usize) -> Schedule {
+        let all = self.schedules(kernel, shape);
+        all[(self.turn + offset) % all.len()].clone()
+    }
+
+    /// Runs a dispatch on buffers that hold `inputs`; what the buffers that it writes hold then, in binding order.
+    /// An input that is given twice is one buffer.
+    pub(super) fn run(
+        &self,
+        variant: &Variant,
+        inputs: &[&[u8]],
+        immediates: &[u8],
+        workgroups: [u32; 3],
+    ) -> Result<Vec<Vec<u8>>, Failure> {
+        let Opened { gpu, ring } = self.opened;
+        let mut buffers: Vec<Buffer> = Vec::new();
+        let mut recorder = gpu.begin_step(ring);
+        for (index, input) in inputs.iter().enumerate() {
+            match inputs[..index].iter().position(|other| std::ptr::eq(*other, *input)) {
+                Some(same) => buffers.push(buffers[same].clone()),
+                None => {
+                    let buffer = gpu.buffer("self-test", input.len() as u64)?;
+                    recorder.write(&buffer, 0, input);
+                    buffers.push(buffer);
+                }
+            }
+        }
+        let slices: Vec<_> = buffers.iter().map(Into::into).collect();
+        recorder.dispatch(&self.mutated(variant)?, &slices, immediates, workgroups);
+        let written = variant.kernel.bindings.iter().zip(&buffers).filter(|(access, _)| **access == Access::ReadWrite);
+        let ranges: Vec<_> = written.map(|(_, buffer)| recorder.output(buffer, 0, buffer.bytes())).collect();
+        let bytes = recorder.submit()?.collect()?;
+        Ok(ranges.into_iter().map(|range| bytes[range].to_vec()).collect())
+    }
+
+    /// The mutant of a variant, where this rig has one of its kernel: the linked text, changed, as a kernel without parts.
+    fn mutated(&self, variant: &Variant) -> Result<Variant, Failure> {
+        let Some(mutation) = self.mutation.filter(|mutation| mutation.kernel == variant.kernel.name) else {
+            return Ok(variant.clone());
+        };
+        if let Some(mutant) = self.mutants.borrow().get(variant) {
+            return Ok(mutant.clone());
+        }
+        let source = link(variant);
+        let places = source.matches(mutation.from).count();
+        if places != 1 {
+            return Err(Failure::Broken(format!("{variant} holds {:?} {places} times, wanted once", mutation.from)));
+        }
+        let source = source.replace(mutation.from, mutation.to).leak();
+        // Pipelines are known by their kernel's address, so the kernel lives as long as they do.
+        let kernel = Box::leak(Box::new(Kernel { source, parts: &[], tunables: &[], ..*variant.kernel }));
+        let mutant = kernel.variant(&[], Schedule::default());
+        self.mutants.borrow_mut().insert(variant.clone(), mutant.clone());
+        Ok(mutant)
+    }
+
+    /// Fails where `met` is further from the twin's than rounding explains.
+    pub(super) fn compare(&self, what: impl Fn() -> String, tolerance: Tolerance, met: &[f32], want: &Wanted) -> Result<(), Failure> {
+        self.checks.set(self.checks.get() + 1);
+        let share = tolerance.check(met, want).map_err(|message| Failure::Differs(format!("{}: {message}", what())))?;
+        self.worst.set(self.worst.get().max(share));
+        Ok(())
+    }
+
+    /// Compares the elements at `places`, in the order of `want`; all others must still be `untouched`.
+    pub(super) fn compare_places(
+        &self,
+        what: impl Fn() -> String,
+        tolerance: Tolerance,
+        met: &[f32],
+        (places, untouched): (&[usize], f32),
+        want: &Wanted,
+    ) -> Result<(), Failure> {
+        let mut rest = met.to_vec();
+        let chosen: Vec<f32> = places.iter().map(|&place| std::mem::replace(&mut rest[place], untouched)).collect();
+        self.compare(&what, tolerance, &chosen, want)?;
+        match rest.iter().position(|&value| value != untouched) {
+            None => Ok(()),
+            Some(at) => Err(Failure::Differs(format!("{}: element {at} was written: {}", what(), rest[at]))),
+        }
+    }
+
+    /// Fails where `met` is not `want`, bit for bit.
+    pub(super) fn same<T: PartialEq + std::fmt::Debug>(&self, what: impl Fn() -> String, met: &[T], want: &[T]) -> Result<(), Failure> {
+        self.checks.set(self.checks.get() + 1);
+        assert_eq!(met.len(), want.len(), "{}: values met and wanted", what());
+        match met.iter().zip(want).position(|(met, want)| met != want) {
+            None => Ok(()),
+            Some(at) => {
+                let message = format!("{}: element {at} of {}: met {:?}, wanted {:?}", what(), met.len(), met[at], want[at]);
+                Err(Failure::Differs(message))
+            }
+        }
+    }
+}
+
+/// A few of `all` that together have every value that some schedule has: the default first, then whichever brings the
+/// most new values.
+fn covering(all: Vec<Schedule>) -> Vec<Schedule> {
+    let mut seen: Vec<(usize, u32)> = Vec::new();
+    let mut chosen: Vec<Schedule> = Vec::new();
+    loop {
+        let new = |schedule: &Schedule| schedule.values.iter().copied().enumerate().filter(|value| !seen.contains(value)).count();
+        let best = all.iter().rev().max_by_key(|schedule| new(schedule)).filter(|schedule| new(schedule) > 0);
+        let Some(best) = best else { return chosen };
+        seen.extend(best.values.iter().copied().enumerate());
+        chosen.push(best.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raglan_shaders::{ALL, AdapterLimits};
+
+    #[test]
+    fn every_value_of_every_tunable_is_in_a_covering_schedule() {
+        for kernel in ALL {
+            let strides: &[u32] = if kernel.dims.last() == Some(&"head_stride") { &[64, 256] } else { &[64] };
+            for &stride in strides {
+                let all = kernel.legal_schedules(&AdapterLimits::most(), &vec![stride; kernel.dims.len()]);
+                let few = covering(all.clone());
+                let values = |schedules: &[Schedule]| {
+                    let mut values: Vec<(usize, u32)> =
+                        schedules.iter().flat_map(|s| s.values.iter().copied().enumerate()).collect();
+                    values.sort_unstable();
+                    values.dedup();
+                    values
+                };
+                assert_eq!(values(&few), values(&all), "{}", kernel.name);
+                assert_eq!(few[0], all[0], "{}: the first is the default", kernel.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Every kernel against its CPU twin, in every way in which it may be linked; and mutants of it, which must fail.
+
+mod attention;
+mod embedding;
+mod gated_activation;
+mod linear;
+mod mutants;
+mod rms_norm;
+mod rope_append;
+mod sampling;
+
+pub(super) use attention::wanted as attention_wanted;
+
+use super::rig::{Failure, Mutation, Rig};
+use super::{Adapters, SelfTest, test};
+use raglan_shaders::WeightFormat;
+
+/// Checks one kernel in one way.
+type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
+
+/// A kernel's test: `matmul/q4_1` say.
+struct Twin {
+    kernel: &'static str,
+    /// Of what there are several, which: a weight format.
+    variant: Option<WeightFormat>,
+    check: Check,
+}
+
+fn twin(kernel: &'static str, check: impl Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync + 'static) -> Twin {
+    Twin { kernel, variant: None, check: Box::new(check) }
+}
+
+fn twins() -> Vec<Twin> {
+    let of_format = |kernel, check: fn(&Rig<'_>, WeightFormat) -> Result<(), Failure>| {
+        WeightFormat::ALL.map(|format| Twin { variant: Some(format), ..twin(kernel, move |rig| check(rig, format)) })
+    };
+    let mut twins = Vec::new();
+    twins.extend(of_format("embedding", embedding::check));
+    twins.push(twin("rms_norm", rms_norm::check));
+    twins.extend(of_format("matvec", linear::check_matvec));
+    twins.extend(of_format("matmul", linear::check_matmul));
+    twins.push(twin("rope_append", rope_append::check));
+    twins.push(twin("attention_vector", attention::check_vector));
+    twins.push(twin("attention_tile", attention::check_tile));
+    twins.push(twin("attention_merge", attention::check_merge));
+    twins.push(twin("gated_activation", gated_activation::check));
+    twins.push(twin("adjust_logits", sampling::check_adjust_logits));
+    twins.push(twin("argmax", sampling::check_argmax));
+    twins.push(twin("top_k", sampling::check_top_k));
+    twins.push(twin("cross_entropy", sampling::check_cross_entropy));
+    twins
+}
+
+impl Twin {
+    fn name(&self) -> String {
+        match self.variant {
+            Some(format) => format!("{}/{}", self.kernel, format!("{format:?}").to_lowercase()),
+            None => self.kernel.to_owned(),
+        }
+    }
+}
+
+pub(super) fn tests() -> Vec<SelfTest> {
+    let mut tests = Vec::new();
+    for twin in twins() {
+        tests.push(test(format!("twin/{}", twin.name()), move |adapters| {
+            let (mut checks, mut worst) = (0, 0.0f64);
+            for rig in adapters.ways() {
+                (twin.check)(&rig).map_err(|failure| format!("{}: {}", rig.name(), String::from(failure)))?;
+                checks += rig.checks();
+                worst = worst.max(rig.worst());
+            }
+            Ok(format!("{checks} comparisons, worst error {worst:.2} of what rounding explains"))
+        }));
+    }
+    for mutant in mutants::ALL {
+        tests.push(test(format!("mutant/{}/{}", mutant.twin, mutant.mutation.what), |adapters| kill(adapters, mutant)));
+    }
+    tests
+}
+
+/// Runs the twin test of a mutant, with bounds checks since a mutant may reach anywhere.
+fn kill(adapters: &Adapters, mutant: &mutants::Mutant) -> Result<String, String> {
+    let twin = twins().into_iter().find(|twin| twin.name() == mutant.twin).ok_or("no twin test of that name")?;
+    let rig = adapters.checked_way(mutant.subgroups).ok_or("skipped: the adapter has no subgroup operations")?;
+    match (twin.check)(&rig.with_mutation(mutant.mutation)) {
+        Err(Failure::Differs(message)) => Ok(format!("noticed: {message}")),
+        Err(Failure::Broken(message)) => Err(message),
+        Ok(()) => Err(format!("{:?} instead of {:?} goes unnoticed", mutant.mutation.to, mutant.mutation.from)),
+    }
+}

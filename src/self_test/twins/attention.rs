@@ -1,0 +1,196 @@
+//! Twin tests of the attention kernels, over ragged batches that the planner cuts into work items.
+
+mod run;
+
+use crate::self_test::data::{is_f16, load, store};
+use crate::self_test::rig::{Failure, Rig};
+use raglan_shaders::attention::merge::{self, AttentionMerge, AttentionMergeParams};
+use raglan_shaders::attention::{TwinSequence, tile, twin, vector};
+use raglan_shaders::{Kernel, Tolerance, Wanted, accuracy};
+use run::{Case, Context, check_case};
+
+/// The twin's result, with the error that scores and exponentials bring into the weights of the values.
+pub(in crate::self_test) fn wanted(
+    sequence: &TwinSequence<'_>,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    window: usize,
+) -> Wanted {
+    let values = twin(sequence, num_heads, num_kv_heads, head_dim, window);
+    let rows = sequence.q.len() / (num_heads * head_dim);
+    let keys = sequence.k.len() / (num_kv_heads * head_dim);
+    let (mut scale, mut inherited) = (vec![0.0; values.len()], vec![0.0; values.len()]);
+    let root = (head_dim as f64).sqrt();
+    for row in 0..rows {
+        let position = keys - rows + row;
+        let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
+        for head in 0..num_heads {
+            let kv_head = head / (num_heads / num_kv_heads);
+            let at = (row * num_heads + head) * head_dim;
+            let q = &sequence.q[at..at + head_dim];
+            let key = |arena: &'static str, key: usize| {
+                let all = if arena == "k" { sequence.k } else { sequence.v };
+                &all[(key * num_kv_heads + kv_head) * head_dim..][..head_dim]
+            };
+            // Scores in units of log2, and their rounding error, which is a relative error of their weights.
+            let scores: Vec<(f64, f64)> = (first..=position)
+                .map(|k| {
+                    let terms = || q.iter().zip(key("k", k)).map(|(a, b)| a * b / root);
+                    let size: f64 = terms().map(f64::abs).sum();
+                    (terms().sum::<f64>() * std::f64::consts::LOG2_E, size * (4.0 + root) * accuracy::STEP)
+                })
+                .collect();
+            let largest = scores.iter().map(|score| score.0).fold(f64::NEG_INFINITY, f64::max);
+            // Online softmax rescales what it has whenever a key passes the largest score so far, and once more where
+            // partial results merge; the exponents of these rescalings sum to the way from the first score to the largest.
+            let (mut records, mut record) = (0.0, f64::NEG_INFINITY);
+            for &(score, _) in &scores {
+                records += f64::from(u8::from(score > record));
+                record = record.max(score);
+            }
+            let way = largest - scores[0].0;
+            let rescaled = (records + 1.0) * accuracy::exp(0.0) + (accuracy::exp(way) - accuracy::exp(0.0));
+            let total: f64 = scores.iter().map(|score| (score.0 - largest).exp2()).sum();
+            let mut weight_error = 0.0;
+            for (k, &(score, error)) in (first..).zip(&scores) {
+                let weight = (score - largest).exp2() / total;
+                let error = error + accuracy::exp(score - largest) + rescaled;
+                weight_error += weight * error;
+                for (col, value) in key("v", k).iter().enumerate() {
+                    scale[at + col] += weight * value.abs();
+                    inherited[at + col] += weight * value.abs() * error;
+                }
+            }
+            for col in at..at + head_dim {
+                inherited[col] += values[col].abs() * weight_error;
+            }
+        }
+    }
+    Wanted { values, scale, inherited }
+}
+
+pub(super) fn check_vector(rig: &Rig<'_>) -> Result<(), Failure> {
+    check(rig, &vector::KERNEL)
+}
+
+pub(super) fn check_tile(rig: &Rig<'_>) -> Result<(), Failure> {
+    check(rig, &tile::KERNEL)
+}
+
+/// Every width of head and every group, with batches of contexts around the widths of workgroups.
+fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
+    let shapes = [
+        (64, 4, 2), (80, 3, 3), (96, 8, 1), (128, 4, 1), (256, 3, 1), (20, 6, 2), (72, 4, 4), (50, 8, 2), (16, 3, 1),
+        (112, 1, 1), (160, 2, 2), (192, 2, 1), (33, 4, 1),
+    ];
+    for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
+        // Widths of heads are known to the pipelines, and there are many: each way takes every other one.
+        if index > 0 && (index + rig.turn) % 2 == 0 {
+            continue;
+        }
+        for window in [0, 1, 7, 40] {
+            // The first width sees every window in every way.
+            if index > 0 && window != [0, 1, 7, 40][(index + rig.turn / 2) % 4] {
+                continue;
+            }
+            for contexts in contexts(index == 0) {
+                check_case(rig, kernel, &Case { head_dim, num_heads, num_kv_heads, window, contexts }, index)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Batches: of each sequence its query rows, the tokens before them, and the slots of each of its segments.
+fn contexts(all: bool) -> Vec<Vec<Context>> {
+    let context = |rows, computed, segments: &[usize]| Context { rows, computed, segments: segments.to_vec() };
+    let ragged = vec![
+        context(1, 0, &[16]),
+        context(0, 5, &[16]),
+        context(1, 130, &[64, 1, 66]),
+        context(5, 0, &[16]),
+        context(2, 62, &[16, 48]),
+        context(37, 26, &[32, 16, 16]),
+        context(1, 63, &[64]),
+    ];
+    if !all {
+        return vec![ragged];
+    }
+    let lone = |keys: usize| vec![context(1, keys - 1, &[keys])];
+    let mut batches: Vec<_> = [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257].into_iter().map(lone).collect();
+    batches.push(ragged);
+    // Long enough to be split over items by the planner of a hardware adapter; eight segments, one of a single slot.
+    batches.push(vec![context(1, 699, &[700]), context(3, 640, &[16, 1, 63, 100, 20, 200, 43, 200])]);
+    batches.push(vec![context(65, 0, &[65]), context(33, 96, &[48, 100])]);
+    batches
+}
+
+pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
+    for schedule in rig.schedules(&merge::KERNEL, &[8, 8]) {
+        for (index, (head_dim, group, rows, parts)) in
+            [(64, 1, 1, 2), (20, 3, 2, 8), (128, 4, 3, 3), (50, 8, 1, 5), (33, 2, 2, 2)].into_iter().enumerate()
+        {
+            let mut random = rig.random(index);
+            let head_stride = raglan_shaders::attention::head_stride(head_dim).unwrap_or(head_dim);
+            let packed = rows * group;
+            // Two merges, the second dispatched alone as a later window's is.
+            let partials = 2 * parts * packed;
+            let sums = random.values(partials * head_stride);
+            // Exponents far apart; and items that saw no key, as the kernels leave them.
+            let mut weights: Vec<[f32; 2]> =
+                (0..partials).map(|_| [random.value() * 20.0, 1.0 + random.value().abs() * 30.0]).collect();
+            let (first, second) = (0, parts * packed);
+            weights[second] = [-3.0e38, 0.0];
+            let merge_of = |partial: usize, first_row: usize, kv_head: usize| AttentionMerge {
+                first_row: first_row as u32,
+                rows: rows as u32,
+                kv_head: kv_head as u32,
+                partial: partial as u32,
+                parts: parts as u32,
+            };
+            let merges = [merge_of(first, 0, 0), merge_of(second, rows, 1)];
+            let out_stride = 2 * group * head_dim + 3;
+            let mut sums = sums;
+            sums[second * head_stride..][..head_stride].fill(0.0);
+            let params = AttentionMergeParams {
+                group: group as u32,
+                head_dim: head_dim as u32,
+                head_stride: head_stride as u32,
+                out_stride: out_stride as u32,
+                first_merge: 1,
+            };
+            let variant = merge::KERNEL.variant(&[rig.act], schedule.clone());
+            const UNTOUCHED: f32 = 1234.0;
+            let out = store(rig.act, &vec![UNTOUCHED; (2 * rows * out_stride).next_multiple_of(2)]).bytes;
+            let inputs = [bytemuck::cast_slice(&merges), bytemuck::cast_slice(&sums), bytemuck::cast_slice(&weights), &out];
+            let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [1, packed as u32 + 1, 1])?;
+
+            let mut want = Wanted::default();
+            let mut places = Vec::new();
+            for row in 0..packed {
+                let at = |part: usize| second + part * packed + row;
+                let weights: Vec<[f64; 2]> = (0..parts).map(|part| weights[at(part)].map(f64::from)).collect();
+                let sums: Vec<f64> = (0..parts)
+                    .flat_map(|part| sums[at(part) * head_stride..][..head_dim].iter().map(|&sum| f64::from(sum)))
+                    .collect();
+                let absolute: Vec<f64> = sums.iter().map(|sum| sum.abs()).collect();
+                let values = merge::twin(&sums, &weights, head_dim);
+                let scale = merge::twin(&absolute, &weights, head_dim);
+                // Every term's weight has the error of its exponential, above and below the line.
+                let largest = weights.iter().map(|weight| weight[0]).fold(f64::NEG_INFINITY, f64::max);
+                let way = weights.iter().map(|weight| largest - weight[0]).filter(|way| *way < 1e30).fold(0.0, f64::max);
+                want.inherited.extend(scale.iter().map(|scale| 2.0 * scale * accuracy::exp(way)));
+                want.values.extend(values);
+                want.scale.extend(scale);
+                let start = (rows + row / group) * out_stride + (group + row % group) * head_dim;
+                places.extend(start..start + head_dim);
+            }
+            let tolerance = Tolerance::f32(parts);
+            let tolerance = if is_f16(rig.act) { tolerance.stored_f16() } else { tolerance };
+            let what = || format!("{variant}, {parts} parts of {packed} × {head_dim}, seed {}", random.seed);
+            rig.compare_places(what, tolerance, &load(rig.act, &met[0]), (&places, UNTOUCHED), &want)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! One batch through the planner, an attention kernel and the merge.
+
+use crate::batch::{Batch, StepLimits};
+use crate::cost::AdapterClass;
+use crate::plan::{AttentionShape, Planner};
+use crate::segments::Segment;
+use crate::self_test::data::{Stored, is_f16, load, store};
+use crate::self_test::rig::{Failure, Rig};
+use raglan_shaders::attention::merge::{self, AttentionMergeParams};
+use raglan_shaders::attention::{AttentionParams, TwinSequence, head_stride, vector};
+use raglan_shaders::{Kernel, Part, Tolerance, Wanted};
+
+/// One sequence of a batch.
+pub(super) struct Context {
+    /// Query rows, its last tokens.
+    pub(super) rows: usize,
+    /// Tokens before them.
+    pub(super) computed: usize,
+    /// Slots of each of its segments; together at least as many as it has tokens.
+    pub(super) segments: Vec<usize>,
+}
+
+pub(super) struct Case {
+    pub(super) head_dim: usize,
+    pub(super) num_heads: usize,
+    pub(super) num_kv_heads: usize,
+    /// 0: none.
+    pub(super) window: usize,
+    pub(super) contexts: Vec<Context>,
+}
+
+const UNTOUCHED: f32 = 1234.0;
+
+pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, index: usize) -> Result<(), Failure> {
+    let &Case { head_dim, num_heads, num_kv_heads, window, ref contexts } = case;
+    let mut random = rig.random(index);
+    let stride = head_stride(head_dim).unwrap_or(head_dim);
+
+    // Segments scattered over the arena with slots of others between, in an order of their own.
+    let lengths: Vec<usize> = contexts.iter().flat_map(|context| context.segments.iter().copied()).collect();
+    let order = random.permutation(lengths.len());
+    let mut starts = vec![0; lengths.len()];
+    let mut slots = 3;
+    for place in order {
+        starts[place] = slots;
+        slots += lengths[place] + 1 + random.index(4);
+    }
+
+    // What nobody may read is NaN: other slots; what is read and must not count is zero: the padding of heads.
+    let mut arena = |slot_values: &mut dyn FnMut() -> f32| {
+        let mut values = vec![f32::NAN; num_kv_heads * slots * stride];
+        for (&start, &length) in starts.iter().zip(&lengths) {
+            for (head, slot) in (0..num_kv_heads).flat_map(|head| (start..start + length).map(move |slot| (head, slot))) {
+                let row = &mut values[(head * slots + slot) * stride..][..stride];
+                row[..head_dim].fill_with(&mut *slot_values);
+                row[head_dim..].fill(0.0);
+            }
+        }
+        store(rig.kv, &values)
+    };
+    let k = arena(&mut || 3.0 * random.value());
+    let v = arena(&mut || random.value());
+
+    let mut batch = Batch::new();
+    let mut next = 0;
+    let mut tables = Vec::new();
+    for context in contexts {
+        let mut first_position = 0;
+        let mut segments = Vec::new();
+        for &count in &context.segments {
+            segments.push(Segment { first_slot: starts[next], first_position, count });
+            first_position += count;
+            next += 1;
+        }
+        batch.push((0..context.rows).map(|_| 0), context.computed, &segments);
+        tables.push(segments);
+    }
+    let tokens = batch.tokens();
+    let mut rows = vec![0.0; tokens * num_heads * stride];
+    for row in rows.chunks_exact_mut(stride) {
+        row[..head_dim].copy_from_slice(&random.values(head_dim));
+    }
+    let q = store(rig.act, &rows);
+
+    let shape = AttentionShape {
+        num_heads,
+        num_kv_heads,
+        head_stride: stride,
+        element_bytes: if is_f16(rig.kv) { 2 } else { 4 },
+        windows: vec![(window > 0).then_some(window)],
+    };
+    let class = if rig.turn.is_multiple_of(2) { AdapterClass::Hardware } else { AdapterClass::Software };
+    let limits = StepLimits { max_batch_tokens: 256, max_sequences: 16, max_adjustments: 1, max_split_rows: 256 };
+    let planner = Planner::new(shape, class, &limits);
+    let met = attend(rig, kernel, case, &planner, &batch, (slots, stride), [&q, &k, &v])?;
+
+    let mut want = Wanted::default();
+    for (sequence, segments) in tables.iter().enumerate() {
+        let at = batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize;
+        if at.is_empty() {
+            continue;
+        }
+        let heads = |stored: &Stored, row: usize| stored.values[row * stride..][..head_dim].to_vec();
+        let gather = |arena: &Stored| -> Vec<f64> {
+            let slots_of = |s: &Segment| s.first_slot..s.first_slot + s.count;
+            let keys = contexts[sequence].computed + at.len();
+            let own = segments.iter().flat_map(slots_of).take(keys);
+            own.flat_map(|slot| (0..num_kv_heads).flat_map(move |head| heads(arena, head * slots + slot))).collect()
+        };
+        let q: Vec<f64> = (at.start * num_heads..at.end * num_heads).flat_map(|row| heads(&q, row)).collect();
+        let of = TwinSequence { q: &q, k: &gather(&k), v: &gather(&v) };
+        let part = super::wanted(&of, num_heads, num_kv_heads, head_dim, window);
+        want.values.extend(part.values);
+        want.scale.extend(part.scale);
+        want.inherited.extend(part.inherited);
+    }
+    let out_stride = out_stride(case);
+    let places: Vec<usize> =
+        (0..tokens).flat_map(|token| token * out_stride..token * out_stride + num_heads * head_dim).collect();
+    let keys = contexts.iter().map(|context| context.computed + context.rows).max().unwrap_or(0);
+    let tolerance = if is_f16(rig.act) { Tolerance::f32(keys).stored_f16() } else { Tolerance::f32(keys) };
+    let what = || {
+        let lengths: Vec<_> = contexts.iter().map(|c| (c.rows, c.computed)).collect();
+        format!(
+            "{}, {num_heads}/{num_kv_heads} heads of {head_dim}, window {window}, (rows, computed) {lengths:?}, seed {}",
+            kernel.name, random.seed
+        )
+    };
+    rig.compare_places(what, tolerance, &met, (&places, UNTOUCHED), &want)
+}
+
+/// From one row of the result to the next: a few columns more than the heads take.
+fn out_stride(case: &Case) -> usize {
+    (case.num_heads * case.head_dim + 2).next_multiple_of(2)
+}
+
+/// Runs every item of a plan by `kernel`, whichever form the planner had in mind for it.
+fn attend(
+    rig: &Rig<'_>,
+    kernel: &'static Kernel,
+    case: &Case,
+    planner: &Planner,
+    batch: &Batch,
+    (slots, stride): (usize, usize),
+    [q, k, v]: [&Stored; 3],
+) -> Result<Vec<f32>, Failure> {
+    let plan = planner.plan(batch);
+    let group = case.num_heads / case.num_kv_heads;
+    let out_stride = out_stride(case);
+    let mut out = store(rig.act, &vec![UNTOUCHED; batch.tokens() * out_stride]).bytes;
+    let mut sums: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; plan.partials.max(1) * stride]).to_vec();
+    let mut weights: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; plan.partials.max(1) * 2]).to_vec();
+    let is_vector = std::ptr::eq(kernel, &vector::KERNEL);
+    let parts: &[Part] = &[rig.act, rig.kv, rig.reduce];
+    let window = &plan.windows[0];
+    let forms = [(&window.vector, window.vector_packed_rows), (&window.tile, window.tile_packed_rows)];
+    for (index, (items, packed_rows)) in forms.into_iter().enumerate() {
+        if items.is_empty() {
+            continue;
+        }
+        let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], index);
+        let lanes = kernel.value(&schedule, "LANES") as usize;
+        let variant = kernel.variant(&parts[..kernel.parts.len()], schedule);
+        let params = AttentionParams {
+            num_heads: case.num_heads as u32,
+            group: group as u32,
+            head_dim: case.head_dim as u32,
+            slots: slots as u32,
+            window: case.window as u32,
+            scale_log2: (std::f64::consts::LOG2_E / (case.head_dim as f64).sqrt()) as f32,
+            out_stride: out_stride as u32,
+            first_item: items.start as u32,
+        };
+        let rows = if is_vector { vector::PACKED_ROWS as usize } else { lanes };
+        let workgroups = [items.len() as u32, packed_rows.div_ceil(rows) as u32, 1];
+        let inputs = [&q.bytes, &k.bytes, &v.bytes, bytemuck::cast_slice(&plan.items), &out, &sums, &weights];
+        let mut met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.into_iter();
+        [&mut out, &mut sums, &mut weights].into_iter().for_each(|bytes| *bytes = met.next().unwrap_or_default());
+    }
+    if !window.merges.is_empty() {
+        let params = AttentionMergeParams {
+            group: group as u32,
+            head_dim: case.head_dim as u32,
+            head_stride: stride as u32,
+            out_stride: out_stride as u32,
+            first_merge: window.merges.start as u32,
+        };
+        let variant = merge::KERNEL.variant(&[rig.act], merge::KERNEL.default_schedule());
+        let workgroups = [window.merges.len() as u32, window.merge_packed_rows as u32, 1];
+        let inputs = [bytemuck::cast_slice(&plan.merges), &sums[..], &weights[..], &out[..]];
+        out = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.remove(0);
+    }
+    Ok(load(rig.act, &out))
+}

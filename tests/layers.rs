@@ -1,0 +1,117 @@
+//! The allowed direction of imports, read from the sources: who may name whom, as DESIGN's tree says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Each module of the root package, and the modules that it may name. `error` may be named by all.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("lib", &["*"]),
+    ("main", &["*"]),
+    ("cli", &["*"]),
+    ("self_test", &["*"]),
+    ("engine", &["scheduler", "segments", "plan", "cost", "decoder", "sampler", "kv_cache", "models", "batch", "sequence", "request", "weights", "ops", "gpu"]),
+    ("request", &[]),
+    ("sequence", &["request", "segments"]),
+    ("scheduler", &["segments", "sequence", "batch", "request", "cost", "shaders"]),
+    ("segments", &[]),
+    ("cost", &["batch", "segments", "tuner", "shaders"]),
+    ("batch", &["segments", "shaders"]),
+    ("plan", &["batch", "segments", "tuner", "shaders", "cost"]),
+    ("decoder", &["ops", "weights", "kv_cache", "batch", "plan", "models", "shaders", "gpu"]),
+    ("sampler", &["ops", "weights", "kv_cache", "batch", "plan", "models", "shaders", "gpu", "request"]),
+    ("weights", &["gpu", "models", "shaders"]),
+    ("kv_cache", &["gpu", "models"]),
+    ("ops", &["gpu", "plan", "shaders", "weights", "kv_cache", "models"]),
+    ("gpu", &["wgpu", "shaders"]),
+    ("error", &["models"]),
+];
+
+fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a source folder can be read") {
+        let path = entry.expect("an entry can be read").path();
+        if path.is_dir() {
+            sources(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+/// What a source names of the modules and crates that have a direction, comments and unit tests left out.
+fn named(text: &str, modules: &[&str]) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for module in modules {
+        let grouped = |prefix: &str| {
+            code.split(prefix).skip(1).any(|rest| {
+                let group = rest.split('}').next().unwrap_or_default();
+                group.split([',', '{']).any(|item| item.trim().split("::").next() == Some(*module))
+            })
+        };
+        if code.contains(&format!("crate::{module}::")) || code.contains(&format!("crate::{module};")) || grouped("use crate::{") {
+            found.push((*module).to_owned());
+        }
+    }
+    for (name, word) in [("raglan_models", "models"), ("raglan_shaders", "shaders"), ("raglan_tuner", "tuner"), ("wgpu", "wgpu")] {
+        if code.contains(&format!("{name}::")) {
+            found.push(word.to_owned());
+        }
+    }
+    found
+}
+
+fn module_of(file: &Path, root: &Path) -> String {
+    let relative = file.strip_prefix(root).expect("a file of the tree");
+    let first = relative.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn imports_only_point_in_the_allowed_direction() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    let modules: Vec<_> = allowed.keys().copied().collect();
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 20, "the tree was found");
+    let mut wrong = Vec::new();
+    for file in files {
+        let module = module_of(&file, &root);
+        let may = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module}: give it a line in this test and in DESIGN's tree"));
+        let text = std::fs::read_to_string(&file).expect("a source can be read");
+        for name in named(&text, &modules) {
+            if name != module && name != "error" && !may.contains(&"*") && !may.contains(&name.as_str()) {
+                wrong.push(format!("{} names {name}", file.display()));
+            }
+            if name == "wgpu" && module != "gpu" {
+                wrong.push(format!("{} names wgpu", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_reader_of_imports_sees_what_it_must() {
+    let modules = ["gpu", "ops", "plan"];
+    assert_eq!(named("use crate::gpu::Gpu;", &modules), ["gpu"]);
+    assert_eq!(named("use crate::{ops::Ops, plan::{Plan, Planner}};", &modules), ["ops", "plan"]);
+    assert_eq!(named("// use crate::gpu::Gpu;\nfn f() {}\n#[cfg(test)]\nuse crate::ops::Ops;", &modules), Vec::<String>::new());
+    assert_eq!(named("fn f(x: &wgpu::Buffer) {}", &modules), ["wgpu"]);
+}
+
+/// The ground packages know none of each other, and no package but the root builds wgpu.
+#[test]
+fn packages_depend_only_downward() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = |package: &str| std::fs::read_to_string(root.join(package).join("Cargo.toml")).expect("a manifest");
+    for package in ["models", "shaders", "tuner"] {
+        let text = manifest(package);
+        for other in ["raglan-models", "raglan-shaders", "raglan-tuner", "raglan-tools", "wgpu"] {
+            let named = text.lines().any(|line| line.starts_with(other) && !line.starts_with(&format!("raglan-{package}")));
+            assert!(!named, "{package} names {other}");
+        }
+    }
+    assert!(!manifest(".").contains("raglan-tools"), "nothing imports tools");
+}
