@@ -1,6 +1,6 @@
 //! The flat arrays of one step: a ragged batch.
 
-use crate::segments::Segment;
+use crate::segments::{QUANTUM, Segment};
 use raglan_shaders::adjust_logits::LogitAdjustment;
 use raglan_shaders::top_k::TopKRow;
 
@@ -47,6 +47,19 @@ impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
         Batch { q_indptr: vec![0], segment_indptr: vec![0], ..Batch::default() }
+    }
+
+    /// A batch of `tokens` that dispatches all that one of its size can: a context in two segments, penalties, sampling.
+    /// It is never run: its token ids and slots mean nothing.
+    pub fn rehearsal(tokens: usize, max_sequences: usize) -> Self {
+        let mut batch = Batch::new();
+        let first = Segment { first_slot: 0, first_position: 0, count: QUANTUM };
+        let second = Segment { first_slot: 2 * QUANTUM, first_position: QUANTUM, count: tokens };
+        batch.push((0..tokens).map(|_| 0), QUANTUM, &[first, second]);
+        batch.logit_rows = (0..tokens.min(max_sequences) as u32).collect();
+        batch.adjustments.push(LogitAdjustment { row: 0, token: 0, repetition: 1.0, subtract: 0.0 });
+        batch.top_rows.push(TopKRow { row: 0, inverse_temperature: 1.0 });
+        batch
     }
 
     /// Appends a sequence's next tokens. `segments` hold its keys from position 0; the tokens take the places

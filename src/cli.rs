@@ -11,6 +11,7 @@ mod output;
 mod perplexity;
 mod progress;
 mod sampling;
+mod self_test;
 
 use clap::{Parser, Subcommand};
 use global::Global;
@@ -20,16 +21,20 @@ use std::process::ExitCode;
 
 type Result<T = ()> = std::result::Result<T, Error>;
 
-const NOT_THERE: &str = "\
+const AFTER_HELP: &str = "\
 Not there yet: serve (HTTP), bench and tune.
 
-Variables: RAGLAN_ADAPTER chooses the adapter as --adapter does; RAGLAN_CACHE is the folder for fetched models and
-compiled kernels; RAGLAN_OFFLINE=1 keeps off the network; RUST_LOG chooses what is logged, raglan=debug say.
+Variables:
+  RAGLAN_ADAPTER  the adapter, where --adapter is not given
+  RAGLAN_CACHE    the folder for fetched models and compiled kernels
+  RAGLAN_OFFLINE  1 keeps off the network
+  RUST_LOG        what is logged: raglan=debug, say
+
 Exit codes: 0 done, 1 failed, 2 not understood.";
 
 /// Runs large language models on any adapter with Vulkan, Metal or DX12.
 #[derive(Debug, Parser)]
-#[command(name = "raglan", version, after_help = NOT_THERE, disable_help_subcommand = true)]
+#[command(name = "raglan", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -44,6 +49,7 @@ enum Verb {
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
     Devices(devices::Args),
+    SelfTest(self_test::Args),
 }
 
 /// The program: reads its arguments, runs the verb, and tells how it ended.
@@ -56,6 +62,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Perplexity(args) => perplexity::run(&global, args),
         Verb::Inspect(args) => inspect::run(&global, args),
         Verb::Devices(args) => devices::run(&global, args),
+        Verb::SelfTest(args) => self_test::run(&global, args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

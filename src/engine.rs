@@ -11,13 +11,10 @@ use crate::plan::Planner;
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler};
-use crate::segments::{QUANTUM, Segment, Segments};
+use crate::segments::{QUANTUM, Segments};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
-use raglan_shaders::Variant;
-use raglan_shaders::adjust_logits::LogitAdjustment;
-use raglan_shaders::top_k::TopKRow;
 use rustc_hash::FxHashSet;
 
 /// What an engine is started with.
@@ -118,16 +115,11 @@ impl Engine {
     /// # Errors
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
-        self.gpu.compile(&self.variants(), progress)
-    }
-
-    /// What steps of all sizes dispatch, each variant once.
-    fn variants(&self) -> Vec<Variant> {
         let mut variants = Vec::new();
         let most = self.limits.max_batch_tokens;
         let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
         for size in sizes {
-            let batch = rehearsal(size, self.limits.max_sequences);
+            let batch = Batch::rehearsal(size, self.limits.max_sequences);
             let plan = self.kernels.planner.plan(&batch);
             let recorder = self.gpu.begin_rehearsal(&self.ring);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
@@ -137,12 +129,17 @@ impl Engine {
         }
         let mut seen = FxHashSet::default();
         variants.retain(|variant| seen.insert(variant.clone()));
-        variants
+        self.gpu.compile(&variants, progress)
     }
 
     /// The model.
     pub fn spec(&self) -> &ModelSpec {
         self.decoder.spec()
+    }
+
+    /// How many bindings hold the embedding.
+    pub fn embedding_pieces(&self) -> usize {
+        self.decoder.weights().embedding.pieces.len()
     }
 
     /// The adapter.
@@ -335,18 +332,6 @@ impl Engine {
         self.segments.free(&mut segments);
         result
     }
-}
-
-/// A batch of `tokens` that dispatches all that one of its size can: a context in two segments, penalties, sampling.
-fn rehearsal(tokens: usize, max_sequences: usize) -> Batch {
-    let mut batch = Batch::new();
-    let first = Segment { first_slot: 0, first_position: 0, count: QUANTUM };
-    let second = Segment { first_slot: 2 * QUANTUM, first_position: QUANTUM, count: tokens };
-    batch.push((0..tokens).map(|_| 0), QUANTUM, &[first, second]);
-    batch.logit_rows = (0..tokens.min(max_sequences) as u32).collect();
-    batch.adjustments.push(LogitAdjustment { row: 0, token: 0, repetition: 1.0, subtract: 0.0 });
-    batch.top_rows.push(TopKRow { row: 0, inverse_temperature: 1.0 });
-    batch
 }
 
 /// What a step may hold: the options, less where an array of a step would pass a binding.

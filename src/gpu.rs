@@ -49,11 +49,20 @@ pub struct GpuOptions {
     pub allow_subgroups: bool,
     /// Where compiled pipelines are kept between runs, if anywhere.
     pub cache_dir: Option<PathBuf>,
+    /// Bind no more than this at once, as an adapter with smaller bindings does: for tests.
+    pub max_binding_bytes: Option<u64>,
 }
 
 impl Default for GpuOptions {
     fn default() -> Self {
-        GpuOptions { adapter: None, runtime_checks: false, allow_f16: true, allow_subgroups: true, cache_dir: None }
+        GpuOptions {
+            adapter: None,
+            runtime_checks: false,
+            allow_f16: true,
+            allow_subgroups: true,
+            cache_dir: None,
+            max_binding_bytes: None,
+        }
     }
 }
 
@@ -132,7 +141,8 @@ impl Gpu {
             return Err(Error::MissingFeature { adapter: summary.name, feature });
         }
 
-        let limits = summary.kernel_limits(options.allow_f16, options.allow_subgroups);
+        let mut limits = summary.kernel_limits(options.allow_f16, options.allow_subgroups);
+        limits.max_binding_bytes = limits.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let wish = Features::IMMEDIATES
             | Features::TIMESTAMP_QUERY
             | Features::TIMESTAMP_QUERY_INSIDE_PASSES

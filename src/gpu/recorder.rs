@@ -129,8 +129,11 @@ impl Recorder<'_> {
         let (group_id, group) = inner.bind_groups.get(&inner.device, (pipeline.layout_key, &pipeline.layout), buffers);
 
         let encoder = self.encoder.as_mut().expect(HELD);
-        if self.timing.as_mut().is_some_and(|timing| timing.before(encoder, &mut self.pass)) {
+        if self.pass.is_none() {
             (self.pipeline, self.bind_group) = (None, None);
+            if let Some(timing) = &mut self.timing {
+                self.pass = timing.begin_pass(encoder);
+            }
         }
         let pass = self.pass.get_or_insert_with(|| {
             encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()).forget_lifetime()

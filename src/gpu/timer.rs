@@ -109,16 +109,11 @@ impl Recording {
         self.stamps + 2 > self.timer.capacity()
     }
 
-    /// Stamps the start of a dispatch; whether that took a new pass, in which nothing is set yet.
-    pub(super) fn before(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        pass: &mut Option<wgpu::ComputePass<'static>>,
-    ) -> bool {
-        if self.is_full() || (self.timer.inside_passes && pass.is_some()) {
-            return false;
+    /// A pass that stamps the start of its first dispatch; `None` when there is no room for its time.
+    pub(super) fn begin_pass(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<wgpu::ComputePass<'static>> {
+        if self.is_full() {
+            return None;
         }
-        *pass = None; // an open pass locks the encoder
         let (query_set, index) = self.set(self.stamps);
         let writes = (!self.timer.inside_passes).then_some(wgpu::ComputePassTimestampWrites {
             query_set,
@@ -126,13 +121,12 @@ impl Recording {
             end_of_pass_write_index: Some(index + 1),
         });
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
-        let mut begun = encoder.begin_compute_pass(&descriptor).forget_lifetime();
+        let mut pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
         if self.timer.inside_passes {
-            begun.write_timestamp(query_set, index);
+            pass.write_timestamp(query_set, index);
             self.stamps += 1;
         }
-        *pass = Some(begun);
-        true
+        Some(pass)
     }
 
     /// Stamps the end of a dispatch.

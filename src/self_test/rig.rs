@@ -134,7 +134,7 @@ impl<'a> Rig<'a> {
         immediates: &[u8],
         workgroups: [u32; 3],
     ) -> Result<Vec<Vec<u8>>, Failure> {
-        let Opened { gpu, ring } = self.opened;
+        let Opened { gpu, ring, .. } = self.opened;
         let mut buffers: Vec<Buffer> = Vec::new();
         let mut recorder = gpu.begin_step(ring);
         for (index, input) in inputs.iter().enumerate() {

@@ -11,7 +11,7 @@ mod sampling;
 
 pub(super) use attention::wanted as attention_wanted;
 
-use super::rig::{Failure, Mutation, Rig};
+use super::rig::{Failure, Rig};
 use super::{Adapters, SelfTest, test};
 use raglan_shaders::WeightFormat;
 

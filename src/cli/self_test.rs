@@ -1,0 +1,55 @@
+//! `raglan self-test`: whether this adapter computes what it should.
+
+use super::global::Global;
+use super::output::{print_json, print_line};
+use super::{Result, refused};
+use raglan::self_test::{self, Summary, TestResult};
+use serde::Serialize;
+
+/// Test every kernel and the embedded models on the adapter.
+///
+/// Needs no files and no network: each kernel is held against a plain computation in f64, each model against answers of
+/// another implementation. Fails if any test does.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Run the tests whose names contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+
+    /// One JSON object: adapter, passed, failed (names), ms, tests (name, ok, message, ms)
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    summary: Summary,
+    tests: Vec<TestResult>,
+}
+
+pub(super) fn run(global: &Global, args: Args) -> Result {
+    let mut tests = Vec::new();
+    let mut printed = Ok(());
+    let summary = self_test::run(&global.gpu_options(), &args.filter, &mut |result| {
+        if args.json {
+            tests.push(result.clone());
+        } else if printed.is_ok() {
+            let word = if result.ok { "ok" } else { "FAILED" };
+            printed =
+                print_line(format_args!("{word:<6} {:<44} {:>6.0} ms  {}", result.name, result.ms, result.message));
+        }
+    })?;
+    printed?;
+    let (passed, failed) = (summary.passed, summary.failed.len());
+    let adapter = summary.adapter.clone();
+    if passed + failed == 0 {
+        return refused(format!("no test has {:?} in its name", args.filter));
+    }
+    if args.json {
+        print_json(&Report { summary, tests })?;
+    } else {
+        print_line(format_args!("{passed} passed, {failed} failed on {adapter}"))?;
+    }
+    if failed > 0 { refused(format!("{failed} of {} tests failed on {adapter}", passed + failed)) } else { Ok(()) }
+}
