@@ -69,24 +69,26 @@ impl Adapters {
         Ok(Adapters { plain, checked, f32, opened })
     }
 
-    /// Every way to link kernels on this adapter: with and without checks, f16 and subgroups.
+    /// Every way to link kernels on this adapter: with and without checks, f16 and subgroups. The first two differ in all
+    /// of these that the adapter offers, and so do the next two.
     fn ways(&self) -> Vec<Rig<'_>> {
         let limits = self.plain.limits();
-        // (checked, f16, subgroups): neighbours differ in all, so that a few already show most.
-        let ways = [
-            (false, true, true), (true, false, false), (false, false, true), (true, true, false),
-            (false, false, false), (true, true, true), (false, true, false), (true, false, true),
-        ];
-        let offered = |&(_, f16, subgroups): &(bool, bool, bool)| (limits.shader_f16 || !f16) && (limits.subgroups || !subgroups);
-        let rig = |(turn, (checked, f16, subgroups)): (usize, (bool, bool, bool))| {
-            Rig::new(&self.opened[usize::from(checked)], turn, f16, subgroups)
-        };
-        ways.into_iter().filter(offered).enumerate().map(rig).collect()
+        let (f16, subgroups) = ([limits.shader_f16, false], [limits.subgroups, false]);
+        let mut ways = Vec::new();
+        for (checked, i, j) in [(0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 0, 1), (1, 1, 0)] {
+            let way = (checked, f16[i], subgroups[j]);
+            if !ways.contains(&way) {
+                ways.push(way);
+            }
+        }
+        let count = ways.len();
+        let rig = |(turn, (checked, f16, subgroups))| Rig::new(&self.opened[checked], (turn, count), f16, subgroups);
+        ways.into_iter().enumerate().map(rig).collect()
     }
 
     /// A way with checks, in f32, with or without subgroups where the adapter has them.
     fn checked_way(&self, subgroups: bool) -> Option<Rig<'_>> {
-        (self.plain.limits().subgroups || !subgroups).then(|| Rig::new(&self.opened[1], 0, false, subgroups))
+        (self.plain.limits().subgroups || !subgroups).then(|| Rig::new(&self.opened[1], (0, 1), false, subgroups))
     }
 }
 

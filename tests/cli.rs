@@ -242,6 +242,18 @@ fn devices_lists_adapters_and_says_which_is_taken() {
 }
 
 #[test]
+fn self_test_runs_the_tests_that_the_filter_names() {
+    if !has_adapter() {
+        return;
+    }
+    let report = json(&["self-test", "--filter", "twin/gated_activation", "--json"]);
+    let tests = report["tests"].as_array().unwrap();
+    assert_eq!((&report["passed"], &report["failed"]), (&tests.len().into(), &Value::Array(Vec::new())));
+    assert!(!tests.is_empty() && tests.iter().all(|test| test["ok"] == true), "{report}");
+    run(&["self-test", "--filter", "no such test"]).fails(1, &["no such test"]);
+}
+
+#[test]
 fn bad_input_is_refused_with_what_was_met() {
     let refused = |args: &[&str], words: &[&str]| run(args).fails(1, &[&["raglan: error: "], words].concat());
     refused(&["generate", "--model", "./nowhere", "--prompt", "x"], &["./nowhere"]);
@@ -269,7 +281,7 @@ fn bad_input_is_refused_with_what_was_met() {
 fn help_says_what_is_not_there_yet() {
     let help = run(&["--help"]);
     assert!(help.stdout.contains("Not there yet: serve"), "{}", help.stdout);
-    for verb in ["generate", "chat", "perplexity", "inspect", "devices"] {
+    for verb in ["generate", "chat", "perplexity", "inspect", "devices", "self-test"] {
         assert!(help.stdout.contains(verb), "{verb}");
         assert_eq!(run(&[verb, "--help"]).code, Some(0), "{verb}");
     }

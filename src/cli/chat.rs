@@ -168,7 +168,7 @@ impl Chat {
             FinishReason::Cancelled => note("stopped"),
             FinishReason::Stop => {}
         }
-        if std::io::stderr().is_terminal() {
+        if !answer.token_ids.is_empty() && std::io::stderr().is_terminal() {
             note(&answer);
         }
         Ok(answer.text.unwrap_or_default())

@@ -6,6 +6,9 @@ use super::{Result, refused};
 use raglan::self_test::{self, Summary, TestResult};
 use serde::Serialize;
 
+/// Characters that are shown of what a test that passed has to say.
+const OK_MESSAGE: usize = 90;
+
 /// Test every kernel and the embedded models on the adapter.
 ///
 /// Needs no files and no network: each kernel is held against a plain computation in f64, each model against answers of
@@ -36,8 +39,10 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
             tests.push(result.clone());
         } else if printed.is_ok() {
             let word = if result.ok { "ok" } else { "FAILED" };
-            printed =
-                print_line(format_args!("{word:<6} {:<44} {:>6.0} ms  {}", result.name, result.ms, result.message));
+            // A failure is told whole.
+            let shown = if result.ok { OK_MESSAGE } else { usize::MAX };
+            let message: String = result.message.chars().take(shown).collect();
+            printed = print_line(format_args!("{word:<6} {:<44} {:>6.0} ms  {}", result.name, result.ms, message));
         }
     })?;
     printed?;

@@ -65,26 +65,30 @@ pub(super) struct Rig<'a> {
     opened: &'a Opened,
     /// Differs from one way to the next, so that together they meet more schedules and data than each alone.
     pub(super) turn: usize,
+    /// How many ways there are.
+    ways: usize,
     pub(super) act: Part,
     pub(super) kv: Part,
     pub(super) reduce: Part,
     mutation: Option<Mutation>,
     mutants: RefCell<FxHashMap<Variant, Variant>>,
-    worst: Cell<f64>,
+    /// The worst error as a share of what was allowed: of results in f32, and in f16.
+    worst: [Cell<f64>; 2],
     checks: Cell<usize>,
 }
 
 impl<'a> Rig<'a> {
-    pub(super) fn new(opened: &'a Opened, turn: usize, f16: bool, subgroups: bool) -> Rig<'a> {
+    pub(super) fn new(opened: &'a Opened, (turn, ways): (usize, usize), f16: bool, subgroups: bool) -> Rig<'a> {
         Rig {
             opened,
             turn,
+            ways,
             act: if f16 { Part::ActF16 } else { Part::ActF32 },
             kv: if f16 { Part::KvF16 } else { Part::KvF32 },
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             mutation: None,
             mutants: RefCell::default(),
-            worst: Cell::new(0.0),
+            worst: Default::default(),
             checks: Cell::new(0),
         }
     }
@@ -99,9 +103,24 @@ impl<'a> Rig<'a> {
         format!("{checks}, {}, {}", self.act.name(), self.reduce.name())
     }
 
-    /// The worst error as a share of what was allowed.
-    pub(super) fn worst(&self) -> f64 {
-        self.worst.get()
+    /// How many ways there are.
+    pub(super) fn ways(&self) -> usize {
+        self.ways
+    }
+
+    /// Whether this is one of the first four ways, which differ in checks and in f16: enough where a kernel reduces nothing.
+    pub(super) fn is_of_four(&self) -> bool {
+        self.turn < 4
+    }
+
+    /// Whether this is one of two ways that differ in all: the first two for an even `place`, the next two for an odd one.
+    pub(super) fn is_of_two(&self, place: usize) -> bool {
+        self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
+    }
+
+    /// The worst error as a share of what was allowed: of results in f32, and in f16.
+    pub(super) fn worst(&self) -> [f64; 2] {
+        [self.worst[0].get(), self.worst[1].get()]
     }
 
     /// Comparisons made.
@@ -180,7 +199,8 @@ impl<'a> Rig<'a> {
     pub(super) fn compare(&self, what: impl Fn() -> String, tolerance: Tolerance, met: &[f32], want: &Wanted) -> Result<(), Failure> {
         self.checks.set(self.checks.get() + 1);
         let share = tolerance.check(met, want).map_err(|message| Failure::Differs(format!("{}: {message}", what())))?;
-        self.worst.set(self.worst.get().max(share));
+        let worst = &self.worst[usize::from(tolerance.storage_step > 0.0)];
+        worst.set(worst.get().max(share));
         Ok(())
     }
 

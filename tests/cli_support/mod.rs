@@ -79,6 +79,7 @@ pub(crate) fn has_adapter() -> bool {
         let devices = run(&["devices"]);
         let found = devices.code == Some(0);
         let required = std::env::var_os("RAGLAN_REQUIRE_ADAPTER").is_some();
+        assert!(found || devices.stderr.contains("adapter was found"), "devices failed: {}", devices.stderr);
         assert!(found || !required, "RAGLAN_REQUIRE_ADAPTER is set: {}", devices.stderr);
         if !found {
             eprintln!("skipped for want of an adapter: {}", devices.stderr);

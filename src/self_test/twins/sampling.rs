@@ -159,7 +159,7 @@ fn check_candidates(
     let numbers = |pairs: &[(u32, f32)]| -> Vec<f32> { pairs.iter().map(|pair| pair.1).collect() };
     rig.same(what, &numbers(&met), &numbers(&want))?;
     let least = want[want.len() - 1].1;
-    let above = |pairs: &[(u32, f32)]| -> Vec<u32> { pairs.iter().filter(|pair| pair.1 > least).map(|pair| pair.0).collect() };
+    let above = |pairs: &[(u32, f32)]| -> Vec<u32> { pairs.iter().filter(|pair| pair.1.total_cmp(&least).is_gt()).map(|pair| pair.0).collect() };
     rig.same(what, &above(&met), &above(&want))?;
     let named: Vec<f32> = met.iter().map(|pair| logits.get(pair.0 as usize).copied().unwrap_or(f32::NAN)).collect();
     rig.same(what, &numbers(&met), &named)?;
@@ -167,7 +167,8 @@ fn check_candidates(
     columns.sort_unstable();
     columns.dedup();
     rig.same(what, &[columns.len()], &[met.len()])?;
-    let equal = |logits: &mut dyn Iterator<Item = f32>| logits.filter(|&logit| logit == least).count();
+    // The zeros of both signs are different logits here.
+    let equal = |logits: &mut dyn Iterator<Item = f32>| logits.filter(|logit| logit.total_cmp(&least).is_eq()).count();
     let left_out = equal(&mut logits.iter().copied()) - equal(&mut numbers(&met).into_iter());
     rig.same(what, &[summary.left_out], &[left_out as u32])?;
     rig.same(what, &[summary.largest], &[want[0].1])?;

@@ -47,7 +47,7 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     }
 
     // What nobody may read is NaN: other slots; what is read and must not count is zero: the padding of heads.
-    let mut arena = |slot_values: &mut dyn FnMut() -> f32| {
+    let arena = |slot_values: &mut dyn FnMut() -> f32| {
         let mut values = vec![f32::NAN; num_kv_heads * slots * stride];
         for (&start, &length) in starts.iter().zip(&lengths) {
             for (head, slot) in (0..num_kv_heads).flat_map(|head| (start..start + length).map(move |slot| (head, slot))) {
@@ -154,11 +154,11 @@ fn attend(
     let parts: &[Part] = &[rig.act, rig.kv, rig.reduce];
     let window = &plan.windows[0];
     let forms = [(&window.vector, window.vector_packed_rows), (&window.tile, window.tile_packed_rows)];
-    for (index, (items, packed_rows)) in forms.into_iter().enumerate() {
+    for (items, packed_rows) in forms {
         if items.is_empty() {
             continue;
         }
-        let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], index);
+        let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], stride / 16);
         let lanes = kernel.value(&schedule, "LANES") as usize;
         let variant = kernel.variant(&parts[..kernel.parts.len()], schedule);
         let params = AttentionParams {
