@@ -152,6 +152,20 @@ impl Engine {
         self.segments.capacity()
     }
 
+    /// Slots of the cache that belong to no request.
+    pub fn free_slots(&self) -> usize {
+        self.segments.free_slots()
+    }
+
+    /// Takes free slots out of use for as long as the engine lives, so that sequences lie in several segments: for tests.
+    ///
+    /// # Panics
+    /// If they are not free.
+    #[doc(hidden)]
+    pub fn hold_slots(&mut self, first_slot: usize, count: usize) {
+        self.segments.hold(first_slot, count);
+    }
+
     /// Queues a request.
     ///
     /// # Errors

@@ -48,6 +48,14 @@ impl Segments {
         self.gaps.values().sum()
     }
 
+    /// Takes free slots out of use, so that sequences must lie around them.
+    ///
+    /// # Panics
+    /// If they are not free.
+    pub fn hold(&mut self, first_slot: usize, count: usize) {
+        self.take(first_slot, count);
+    }
+
     /// Makes `segments` reach `tokens` positions, in place where the next slots are free. `false`, with nothing changed,
     /// where the slots or the cap on runs do not allow it.
     pub fn extend(&mut self, segments: &mut Vec<Segment>, tokens: usize) -> bool {

@@ -16,8 +16,11 @@ use crate::tensors::Tensors;
 use crate::{Error, Format, ModelSpec, Role, Tensor, families, safetensors};
 use resolve::Place;
 
+/// Files that are part of a program: name and bytes.
+pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
+
 /// The files of the tiny model.
-const TINY: [(&str, &[u8]); 5] = [
+const TINY: EmbeddedFiles = &[
     ("config.json", include_bytes!("../tiny-stories/config.json")),
     ("generation_config.json", include_bytes!("../tiny-stories/generation_config.json")),
     ("model.safetensors", include_bytes!("../tiny-stories/model.safetensors")),
@@ -39,7 +42,7 @@ pub struct Checkpoint {
 enum Kind {
     Folder,
     Gguf(Box<Metadata>),
-    Tiny,
+    Embedded(EmbeddedFiles),
 }
 
 /// How much of a checkpoint is stored in one format.
@@ -73,14 +76,22 @@ impl Checkpoint {
     /// # Errors
     /// None while the program is whole.
     pub fn tiny() -> Result<Checkpoint, Error> {
-        let file =
-            |name: &str| TINY.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes).unwrap_or_default();
-        let path = Path::new("tiny");
-        let weights = Mapped::embedded("tiny/model.safetensors", file("model.safetensors"));
+        Checkpoint::embedded("tiny", TINY)
+    }
+
+    /// A folder that is part of the program: `config.json`, `model.safetensors` and what may lie beside them. Messages call
+    /// it `name`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`] for a folder.
+    pub fn embedded(name: &str, files: EmbeddedFiles) -> Result<Checkpoint, Error> {
+        let path = Path::new(name);
+        let file = |name: &str| embedded_file(files, name).unwrap_or_default();
+        let weights = Mapped::embedded(&format!("{name}/model.safetensors"), file("model.safetensors"));
         let tensors = safetensors::read_mapped(weights)?;
         let config = Config::parse(&path.join("config.json"), file("config.json"), tensors.entries.len())?;
         let spec = families::read(&config)?;
-        Checkpoint::new(path.into(), Kind::Tiny, spec, tensors, Naming::HuggingFace)
+        Checkpoint::new(path.into(), Kind::Embedded(files), spec, tensors, Naming::HuggingFace)
     }
 
     fn open_folder(path: &Path) -> Result<Checkpoint, Error> {
@@ -106,7 +117,7 @@ impl Checkpoint {
         Ok(Checkpoint { path, kind, spec, tensors, places })
     }
 
-    /// The folder or the file; `tiny` for the model inside the program.
+    /// The folder or the file; the name of a model inside the program.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -120,7 +131,7 @@ impl Checkpoint {
     pub fn metadata(&self) -> Option<&Metadata> {
         match &self.kind {
             Kind::Gguf(metadata) => Some(metadata),
-            Kind::Folder | Kind::Tiny => None,
+            Kind::Folder | Kind::Embedded(_) => None,
         }
     }
 
@@ -131,7 +142,7 @@ impl Checkpoint {
     pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, Error> {
         match &self.kind {
             Kind::Gguf(_) => Ok(None),
-            Kind::Tiny => Ok(TINY.iter().find(|(file, _)| *file == name).map(|(_, bytes)| Cow::Borrowed(*bytes))),
+            Kind::Embedded(files) => Ok(embedded_file(files, name).map(Cow::Borrowed)),
             Kind::Folder => {
                 let path = self.path.join(name);
                 match std::fs::metadata(&path) {
@@ -199,6 +210,10 @@ impl Checkpoint {
         }
         formats.into_values().collect()
     }
+}
+
+fn embedded_file(files: EmbeddedFiles, name: &str) -> Option<&'static [u8]> {
+    files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)
 }
 
 /// The largest file beside the weights that is read.

@@ -42,14 +42,25 @@ struct File {
 }
 
 impl GenerationConfig {
-    /// `generation_config.json` of a checkpoint; `None` where there is none, as in GGUF.
+    /// `generation_config.json` of a checkpoint, or where that is absent or names no end tokens, those of `config.json`, as
+    /// transformers falls back to; `None` where there is neither, as in GGUF.
     ///
     /// # Errors
     /// A file that cannot be read, or anything that [`GenerationConfig::parse`] refuses.
     pub fn open(checkpoint: &Checkpoint) -> Result<Option<GenerationConfig>, Error> {
-        let name = "generation_config.json";
-        let Some(bytes) = checkpoint.file(name)? else { return Ok(None) };
-        GenerationConfig::parse(&checkpoint.path().join(name), &bytes).map(Some)
+        let read = |name: &str| {
+            let bytes = checkpoint.file(name)?;
+            bytes.map(|bytes| GenerationConfig::parse(&checkpoint.path().join(name), &bytes)).transpose()
+        };
+        let generation = read("generation_config.json")?;
+        if generation.as_ref().is_some_and(|config| !config.eos_token_ids.is_empty()) {
+            return Ok(generation);
+        }
+        let Some(config) = read("config.json")? else { return Ok(generation) };
+        let GenerationConfig { eos_token_ids, bos_token_id, .. } = config;
+        let generation = generation.unwrap_or_default();
+        let bos_token_id = generation.bos_token_id.or(bos_token_id);
+        Ok(Some(GenerationConfig { eos_token_ids, bos_token_id, ..generation }))
     }
 
     /// Reads the bytes of the file at `path`.

@@ -20,7 +20,7 @@ pub mod text_stream;
 pub mod tokenizer;
 
 pub use chat_template::{ChatOptions, ChatTemplate, Message};
-pub use checkpoint::{Checkpoint, FormatUse};
+pub use checkpoint::{Checkpoint, EmbeddedFiles, FormatUse};
 pub use error::Error;
 pub use generation::GenerationConfig;
 pub use names::Naming;

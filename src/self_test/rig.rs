@@ -113,11 +113,6 @@ impl<'a> Rig<'a> {
         self.turn < 4
     }
 
-    /// Whether this is one of two ways that differ in all: the first two for an even `place`, the next two for an odd one.
-    pub(super) fn is_of_two(&self, place: usize) -> bool {
-        self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
-    }
-
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
     pub(super) fn worst(&self) -> [f64; 2] {
         [self.worst[0].get(), self.worst[1].get()]

@@ -13,7 +13,7 @@ pub(super) use attention::wanted as attention_wanted;
 
 use super::rig::{Failure, Rig};
 use super::{Adapters, SelfTest, test};
-use raglan_shaders::WeightFormat;
+use raglan_shaders::{Part, WeightFormat};
 
 /// Checks one kernel in one way.
 type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
@@ -54,7 +54,7 @@ fn twins() -> Vec<Twin> {
 impl Twin {
     fn name(&self) -> String {
         match self.variant {
-            Some(format) => format!("{}/{}", self.kernel, format!("{format:?}").to_lowercase()),
+            Some(format) => format!("{}/{}", self.kernel, Part::Weight(format).name().trim_start_matches("weight_")),
             None => self.kernel.to_owned(),
         }
     }

@@ -48,15 +48,14 @@ pub(super) fn check_matmul(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fa
 }
 
 /// Compiling bounds what can be tried. Schedules and weight formats are independent in the source, so f32 sees every value
-/// of every tunable in one way of linking and one schedule in the others, and each other format two schedules in two ways.
+/// of every tunable in one way of linking, and each other format one schedule in a way, another from way to way.
 fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFormat) -> Vec<Schedule> {
     let shape = [64, 64, 64];
     let place = WeightFormat::ALL.iter().position(|other| *other == format).unwrap_or(0);
-    let reduces = kernel.parts.contains(&PartKind::Reduce);
     match format {
         WeightFormat::F32 if rig.turn == 0 => rig.schedules(kernel, &shape),
-        WeightFormat::F32 if reduces || rig.is_of_four() => vec![rig.one_schedule(kernel, &shape, 0)],
-        _ if rig.is_of_two(place) => vec![rig.one_schedule(kernel, &shape, place)],
+        _ if rig.is_of_four() => vec![rig.one_schedule(kernel, &shape, place)],
+        WeightFormat::F32 if kernel.parts.contains(&PartKind::Reduce) => vec![rig.one_schedule(kernel, &shape, 0)],
         _ => Vec::new(),
     }
 }
@@ -103,9 +102,9 @@ fn check(
     let parts: &[Part] = &[Part::Weight(format), rig.act, rig.reduce];
     let variant = kernel.variant(&parts[..kernel.parts.len()], schedule.clone());
 
-    // A few columns past the product's, which no lane may write.
+    // A few columns and a row past the product's, which no lane may write.
     let out_stride = cols + 3;
-    let mut out = bytemuck::cast_slice(&vec![UNTOUCHED; rows * out_stride]).to_vec();
+    let mut out = bytemuck::cast_slice(&vec![UNTOUCHED; (rows + 1) * out_stride]).to_vec();
     for columns in [0..first_cols, first_cols..cols] {
         let params = MatmulParams {
             rows: rows as u32,

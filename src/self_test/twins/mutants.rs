@@ -76,7 +76,7 @@ pub(super) const ALL: &[Mutant] = &[
     mutant("attention_merge", "attention_merge", "parts_not_rescaled", "* rescale;\n        }", ";\n        }"),
     mutant("attention_merge", "attention_merge", "last_part_lost", "var i = 0u; i < merge.parts", "var i = 0u; i < merge.parts - 1u"),
     mutant("gated_activation", "gated_activation", "gate_alone", "silu(gate) * up", "silu(gate)"),
-    mutant("gated_activation", "gated_activation", "gelu_cubic_term", "0.044715", "0.0447"),
+    mutant("gated_activation", "gated_activation", "gelu_cubic_term", "0.044715", "0.044"),
     mutant("gated_activation", "gated_activation", "no_clamp", "clamp(inner, vec4<f32>(-15.0), vec4<f32>(15.0))", "inner * 0.99"),
     mutant("adjust_logits", "adjust_logits", "negative_logits_divided", "logit * adjustment.repetition", "logit / adjustment.repetition"),
     mutant("adjust_logits", "adjust_logits", "one_too_many", "index >= params.count", "index > params.count"),
