@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} · {} {}", summary.name, summary.driver, summary.driver_info);
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-    let attention = AttentionShape { num_heads: 9, num_kv_heads: 3, head_stride: 64, element_bytes: 4, windows: vec![None] };
+    let attention =
+        AttentionShape { num_heads: 9, num_kv_heads: 3, head_stride: 64, element_bytes: 4, windows: vec![None] };
     let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1, max_split_rows: 512 };
     let planner = Planner::new(attention, class, &limits);
 
@@ -45,7 +46,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn measure(gpu: &Gpu, planner: &Planner, format: WeightFormat, act: Part, rows: usize) -> Result<Vec<f64>, raglan::Error> {
+fn measure(
+    gpu: &Gpu,
+    planner: &Planner,
+    format: WeightFormat,
+    act: Part,
+    rows: usize,
+) -> Result<Vec<f64>, raglan::Error> {
     let (cols, inner) = SHAPE;
     // A K-quant's row is a whole number of super-blocks.
     let inner = inner.next_multiple_of(format.block_values());

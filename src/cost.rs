@@ -23,7 +23,13 @@ impl AdapterClass {
 
 /// Keys to a work item for the vector form, from the runs of keys that its items cover: the power of two, from 256 to
 /// `longest`, with the least predicted time. `key_bytes` is what one key and its value take in the cache.
-pub fn attention_chunk(model: &WaveModel, runs: &[usize], workgroups_a_run: usize, key_bytes: usize, partial_bytes: usize) -> usize {
+pub fn attention_chunk(
+    model: &WaveModel,
+    runs: &[usize],
+    workgroups_a_run: usize,
+    key_bytes: usize,
+    partial_bytes: usize,
+) -> usize {
     let longest = runs.iter().copied().max().unwrap_or(0);
     let bytes: f64 = runs.iter().map(|&keys| (keys * key_bytes * workgroups_a_run) as f64).sum();
     let mut best = (f64::INFINITY, longest.max(1));
@@ -35,7 +41,8 @@ pub fn attention_chunk(model: &WaveModel, runs: &[usize], workgroups_a_run: usiz
         let whole = Cost { bytes, flops: 0.0, workgroups: items as f64 };
         let mut time = model.predict_us(&whole).max(slowest_us);
         if items > runs.len() * workgroups_a_run {
-            time += model.predict_us(&Cost { bytes: (items * partial_bytes) as f64, flops: 0.0, workgroups: items as f64 });
+            time +=
+                model.predict_us(&Cost { bytes: (items * partial_bytes) as f64, flops: 0.0, workgroups: items as f64 });
         }
         if time < best.0 {
             best = (time, chunk);

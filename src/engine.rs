@@ -89,8 +89,11 @@ impl Engine {
         let kv_cache = KvCache::allocate(gpu, &kv_shape, slots, QUANTUM)?;
         let segments = Segments::new(kv_cache.slots);
         let capacity = kernels.planner.capacity();
-        let input_bytes = 32 * capacity.items + 20 * capacity.merges + 16 * limits.max_adjustments
-            + 16 * limits.max_batch_tokens + 32 * limits.max_sequences;
+        let input_bytes = 32 * capacity.items
+            + 20 * capacity.merges
+            + 16 * limits.max_adjustments
+            + 16 * limits.max_batch_tokens
+            + 32 * limits.max_sequences;
         let ring = gpu.step_ring(options.pipeline + 1, input_bytes as u64, Sampler::output_bytes(&limits))?;
         Ok(Engine {
             gpu: gpu.clone(),
@@ -185,7 +188,9 @@ impl Engine {
         }
         if request.prompt.len() > self.capacity() {
             let (met, room) = (request.prompt.len(), self.capacity());
-            return refuse(format!("the prompt has {met} tokens, the KV cache has room for {room}: raise --max-context"));
+            return refuse(format!(
+                "the prompt has {met} tokens, the KV cache has room for {room}: raise --max-context"
+            ));
         }
         let id = RequestId(self.next_request);
         self.next_request += 1;
@@ -240,7 +245,13 @@ impl Engine {
     }
 
     /// A step's samples, one a row of logits; `None` for requests that ended meanwhile.
-    fn collect(&self, scheduled: &Scheduled, submission: Submission, outputs: &Outputs, parity: usize) -> Result<Vec<Option<u32>>, Error> {
+    fn collect(
+        &self,
+        scheduled: &Scheduled,
+        submission: Submission,
+        outputs: &Outputs,
+        parity: usize,
+    ) -> Result<Vec<Option<u32>>, Error> {
         let bytes = submission.collect()?;
         let greedy = self.sampler.samples_of(outputs, &bytes);
         let mut samples = Vec::with_capacity(greedy.len());
@@ -266,7 +277,14 @@ impl Engine {
     }
 
     /// Draws a token from candidates, or from the whole row where they do not decide.
-    fn draw(&self, params: &SamplingParams, index: usize, candidates: &Candidates, row: usize, parity: usize) -> Result<u32, Error> {
+    fn draw(
+        &self,
+        params: &SamplingParams,
+        index: usize,
+        candidates: &Candidates,
+        row: usize,
+        parity: usize,
+    ) -> Result<u32, Error> {
         if let Some(token) = choose(params, index, candidates) {
             return Ok(token);
         }
@@ -279,7 +297,8 @@ impl Engine {
 
     fn logits_row(&self, row: usize, parity: usize) -> Result<Vec<f32>, Error> {
         let logits = self.decoder.logits(parity);
-        let bytes = self.gpu.read(&logits.buffer, (4 * row * logits.stride) as u64, 4 * self.spec().vocab_size as u64)?;
+        let bytes =
+            self.gpu.read(&logits.buffer, (4 * row * logits.stride) as u64, 4 * self.spec().vocab_size as u64)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 

@@ -28,3 +28,8 @@ pub use ops::Dtype;
 pub use raglan_models as models;
 pub use raglan_shaders as shaders;
 pub use request::{Event, FinishReason, Request, RequestId, SamplingParams};
+
+/// The examples of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeExamples;

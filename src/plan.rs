@@ -129,7 +129,8 @@ impl Planner {
 
     /// The schedule of a kernel with one workgroup a row of `cols` columns.
     pub fn row_schedule(&self, kernel: &'static Kernel, cols: usize) -> Schedule {
-        let wanted = if self.class == AdapterClass::Software { 64 } else { 256.min(cols.div_ceil(4).next_power_of_two()) };
+        let wanted =
+            if self.class == AdapterClass::Software { 64 } else { 256.min(cols.div_ceil(4).next_power_of_two()) };
         let lanes = kernel.tunables[0].values.iter().copied().min_by_key(|&lanes| lanes.abs_diff(wanted as u32));
         kernel.schedule(&[("LANES", lanes.expect("a tunable has values"))])
     }
@@ -159,10 +160,20 @@ impl Planner {
             let merge_packed_rows =
                 plan.merges[merges.clone()].iter().map(|m| m.rows as usize * self.shape.group()).max().unwrap_or(0);
             plan.partials = plan.partials.max(next_partial);
-            plan.windows.push(WindowPlan { vector, vector_packed_rows, tile, tile_packed_rows, merges, merge_packed_rows });
+            plan.windows.push(WindowPlan {
+                vector,
+                vector_packed_rows,
+                tile,
+                tile_packed_rows,
+                merges,
+                merge_packed_rows,
+            });
         }
         let Capacity { items, merges, partials } = self.capacity;
-        assert!(plan.items.len() <= items && plan.merges.len() <= merges && plan.partials <= partials, "a plan within its buffers");
+        assert!(
+            plan.items.len() <= items && plan.merges.len() <= merges && plan.partials <= partials,
+            "a plan within its buffers"
+        );
         plan
     }
 
@@ -176,9 +187,17 @@ impl Planner {
     }
 
     /// Splits a sequence's query rows into tiles, each with the keys that it sees.
-    fn stretches(&self, batch: &Batch, sequence: usize, window: Option<usize>, vectors: &mut Vec<Stretch>, tiles: &mut Vec<Stretch>) {
+    fn stretches(
+        &self,
+        batch: &Batch,
+        sequence: usize,
+        window: Option<usize>,
+        vectors: &mut Vec<Stretch>,
+        tiles: &mut Vec<Stretch>,
+    ) {
         let rows = batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize;
-        let segments = &batch.segments[batch.segment_indptr[sequence] as usize..batch.segment_indptr[sequence + 1] as usize];
+        let segments =
+            &batch.segments[batch.segment_indptr[sequence] as usize..batch.segment_indptr[sequence + 1] as usize];
         let is_vector = rows.len() * self.shape.group() <= 2 * PACKED_ROWS as usize;
         let tile_rows = if is_vector { rows.len() } else { (self.tile_lanes / self.shape.group()).max(1) };
         for first_row in rows.clone().step_by(tile_rows.max(1)) {
@@ -192,7 +211,13 @@ impl Planner {
     }
 
     /// Writes the items of `stretches`, split at `chunk` keys, longest first, and the merges that they need.
-    fn items(&self, stretches: &[Stretch], chunk: usize, next_partial: &mut usize, plan: &mut Plan) -> (Range<usize>, usize) {
+    fn items(
+        &self,
+        stretches: &[Stretch],
+        chunk: usize,
+        next_partial: &mut usize,
+        plan: &mut Plan,
+    ) -> (Range<usize>, usize) {
         let first_item = plan.items.len();
         let mut packed_rows = 0;
         for stretch in stretches {
@@ -289,7 +314,10 @@ mod tests {
             let whole = |first_slot| [Segment { first_slot, first_position: 0, count: 1024 }];
             batch.push(0..1, 999, &whole(0));
             batch.push(0..37, 63, &whole(2048));
-            let (first, second) = (Segment { first_slot: 4000, first_position: 0, count: 48 }, Segment { first_slot: 1500, first_position: 48, count: 200 });
+            let (first, second) = (
+                Segment { first_slot: 4000, first_position: 0, count: 48 },
+                Segment { first_slot: 1500, first_position: 48, count: 200 },
+            );
             batch.push(0..100, 0, &[first, second]);
             batch.push(0..1, 120, &[first, second]);
             let plan = planner.plan(&batch);
@@ -297,7 +325,11 @@ mod tests {
                 for row in batch.q_indptr[sequence]..batch.q_indptr[sequence + 1] {
                     let position = batch.positions[row as usize];
                     let mut seen = vec![0; position as usize + 1];
-                    for item in plan.items.iter().filter(|i| i.kv_head == 1 && (i.first_row..i.first_row + i.rows).contains(&row)) {
+                    for item in plan
+                        .items
+                        .iter()
+                        .filter(|i| i.kv_head == 1 && (i.first_row..i.first_row + i.rows).contains(&row))
+                    {
                         assert_eq!(item.row_position + row - item.first_row, position);
                         for key in item.first_position..(item.first_position + item.count).min(position + 1) {
                             seen[key as usize] += 1;
@@ -315,7 +347,14 @@ mod tests {
         let planner = planner(vec![None]);
         let mut batch = Batch::new();
         batch.push(0..1, 100, &[Segment { first_slot: 0, first_position: 0, count: 112 }]);
-        batch.push(0..1, 100, &[Segment { first_slot: 200, first_position: 0, count: 64 }, Segment { first_slot: 400, first_position: 64, count: 64 }]);
+        batch.push(
+            0..1,
+            100,
+            &[
+                Segment { first_slot: 200, first_position: 0, count: 64 },
+                Segment { first_slot: 400, first_position: 64, count: 64 },
+            ],
+        );
         let plan = planner.plan(&batch);
         assert_eq!(plan.items.iter().filter(|i| i.partial == DIRECT).count(), 2);
         assert_eq!(plan.merges.len(), 2);

@@ -80,7 +80,12 @@ impl SamplingParams {
         let repetition = self.repetition_penalty;
         field("repetition_penalty", repetition, repetition.is_finite() && repetition > 0.0, "over 0")?;
         field("presence_penalty", self.presence_penalty, self.presence_penalty.abs() <= 1e4, "a number within ±10000")?;
-        field("frequency_penalty", self.frequency_penalty, self.frequency_penalty.abs() <= 1e4, "a number within ±10000")
+        field(
+            "frequency_penalty",
+            self.frequency_penalty,
+            self.frequency_penalty.abs() <= 1e4,
+            "a number within ±10000",
+        )
     }
 }
 

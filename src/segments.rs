@@ -184,7 +184,11 @@ mod tests {
                     if slots.extend(segments, wanted) {
                         *tokens = wanted;
                     } else {
-                        assert_eq!((&before.0, &before.1), (&*segments, &slots.gaps), "seed {seed}: a refusal changes nothing");
+                        assert_eq!(
+                            (&before.0, &before.1),
+                            (&*segments, &slots.gaps),
+                            "seed {seed}: a refusal changes nothing"
+                        );
                     }
                 }
                 check(&slots, &live, seed);

@@ -3,7 +3,9 @@
 
 mod data;
 mod golden;
+mod reference;
 mod rig;
+mod runs;
 mod twins;
 
 use crate::gpu::{Gpu, GpuOptions};
@@ -51,8 +53,6 @@ pub struct Adapters {
     pub plain: Gpu,
     /// With bounds checks in every kernel.
     pub checked: Gpu,
-    /// Without f16.
-    pub f32: Gpu,
     opened: [Opened; 2],
 }
 
@@ -64,9 +64,8 @@ impl Adapters {
     pub fn open(options: &GpuOptions) -> Result<Adapters, crate::Error> {
         let plain = Gpu::open(options)?;
         let checked = Gpu::open(&GpuOptions { runtime_checks: true, ..options.clone() })?;
-        let f32 = Gpu::open(&GpuOptions { allow_f16: false, ..options.clone() })?;
         let opened = [Opened::new(plain.clone(), false)?, Opened::new(checked.clone(), true)?];
-        Ok(Adapters { plain, checked, f32, opened })
+        Ok(Adapters { plain, checked, opened })
     }
 
     /// Every way to link kernels on this adapter: with and without checks, f16 and subgroups. The first two differ in all

@@ -37,9 +37,8 @@ impl Sequence {
     /// Tokens that can be computed now: known ones, and the one in flight where the GPU alone chooses it and one more
     /// may be generated after it.
     pub fn ready(&self) -> usize {
-        let feed = self.in_flight.is_some()
-            && self.sampling.is_greedy()
-            && self.generated() + 1 < self.sampling.max_tokens;
+        let feed =
+            self.in_flight.is_some() && self.sampling.is_greedy() && self.generated() + 1 < self.sampling.max_tokens;
         self.tokens.len() + usize::from(feed) - self.computed
     }
 }

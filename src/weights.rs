@@ -126,7 +126,8 @@ impl Loader<'_> {
 
     /// A norm's weights in f32, padded with zeros to whole blocks.
     fn vector(&mut self, role: Role) -> Result<Buffer, Error> {
-        let values = self.checkpoint.vector(role)?.unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
+        let values =
+            self.checkpoint.vector(role)?.unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
         self.upload_f32(&values)
     }
 
@@ -148,7 +149,10 @@ impl Loader<'_> {
         let mut has_bias = false;
         let mut rows = 0;
         for &(role, bias_role) in parts {
-            let tensor = self.checkpoint.tensor(role)?.unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
+            let tensor = self
+                .checkpoint
+                .tensor(role)?
+                .unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
             self.checkpoint.check_finite(role)?;
             starts.push(rows);
             rows += round_up(tensor.rows, BLOCK);

@@ -62,7 +62,12 @@ fn greedy_tokens_logits_and_losses_are_those_of_the_reference() {
                 }
                 let wanted = tokens[place + 1] as usize;
                 let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                assert!(largest - logits[wanted] <= MARGIN, "{:?}: token {place}: {} below", item["prompt"], largest - logits[wanted]);
+                assert!(
+                    largest - logits[wanted] <= MARGIN,
+                    "{:?}: token {place}: {} below",
+                    item["prompt"],
+                    largest - logits[wanted]
+                );
                 if logits[wanted] == largest { equal += 1 } else { near += 1 }
             })
             .unwrap();
@@ -70,7 +75,9 @@ fn greedy_tokens_logits_and_losses_are_those_of_the_reference() {
             worst_loss = worst_loss.max((met - wanted).abs());
         }
     }
-    println!("{equal} tokens equal, {near} within {MARGIN}; largest logit error {worst_logit:.4}, loss error {worst_loss:.4}");
+    println!(
+        "{equal} tokens equal, {near} within {MARGIN}; largest logit error {worst_logit:.4}, loss error {worst_loss:.4}"
+    );
     assert!(equal > 100, "most tokens are equal");
     // A loss is a difference of logits.
     assert!(worst_logit <= MARGIN / 2.0 && worst_loss <= MARGIN);
@@ -95,7 +102,8 @@ fn perplexity_of_two_windows_of_wikitext_is_that_of_the_reference() {
     let start = text.char_indices().map(|(at, _)| at).take_while(|&at| at < 20_000).last().unwrap_or_default();
     let tokens = tokenizer.encode(&text[..start], false).unwrap();
     let mut engine = engine(&checkpoint);
-    let losses: Vec<f32> = tokens.chunks_exact(1024).take(2).flat_map(|window| engine.losses(window).unwrap()).collect();
+    let losses: Vec<f32> =
+        tokens.chunks_exact(1024).take(2).flat_map(|window| engine.losses(window).unwrap()).collect();
     assert_eq!(losses.len(), 2 * 1023);
     let nll = losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / losses.len() as f64;
     let (met, wanted) = (nll.exp(), 20.210);

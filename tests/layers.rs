@@ -9,7 +9,25 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("main", &["*"]),
     ("cli", &["*"]),
     ("self_test", &["*"]),
-    ("engine", &["scheduler", "segments", "plan", "cost", "decoder", "sampler", "kv_cache", "models", "batch", "sequence", "request", "weights", "ops", "gpu"]),
+    (
+        "engine",
+        &[
+            "scheduler",
+            "segments",
+            "plan",
+            "cost",
+            "decoder",
+            "sampler",
+            "kv_cache",
+            "models",
+            "batch",
+            "sequence",
+            "request",
+            "weights",
+            "ops",
+            "gpu",
+        ],
+    ),
     ("request", &[]),
     ("sequence", &["request", "segments"]),
     ("scheduler", &["segments", "sequence", "batch", "request", "cost", "shaders"]),
@@ -49,11 +67,16 @@ fn named(text: &str, modules: &[&str]) -> Vec<String> {
                 group.split([',', '{']).any(|item| item.trim().split("::").next() == Some(*module))
             })
         };
-        if code.contains(&format!("crate::{module}::")) || code.contains(&format!("crate::{module};")) || grouped("use crate::{") {
+        if code.contains(&format!("crate::{module}::"))
+            || code.contains(&format!("crate::{module};"))
+            || grouped("use crate::{")
+        {
             found.push((*module).to_owned());
         }
     }
-    for (name, word) in [("raglan_models", "models"), ("raglan_shaders", "shaders"), ("raglan_tuner", "tuner"), ("wgpu", "wgpu")] {
+    for (name, word) in
+        [("raglan_models", "models"), ("raglan_shaders", "shaders"), ("raglan_tuner", "tuner"), ("wgpu", "wgpu")]
+    {
         if code.contains(&format!("{name}::")) {
             found.push(word.to_owned());
         }
@@ -78,7 +101,9 @@ fn imports_only_point_in_the_allowed_direction() {
     let mut wrong = Vec::new();
     for file in files {
         let module = module_of(&file, &root);
-        let may = allowed.get(module.as_str()).unwrap_or_else(|| panic!("{module}: give it a line in this test and in DESIGN's tree"));
+        let may = allowed
+            .get(module.as_str())
+            .unwrap_or_else(|| panic!("{module}: give it a line in this test and in DESIGN's tree"));
         let text = std::fs::read_to_string(&file).expect("a source can be read");
         for name in named(&text, &modules) {
             if name != module && name != "error" && !may.contains(&"*") && !may.contains(&name.as_str()) {
@@ -97,7 +122,10 @@ fn the_reader_of_imports_sees_what_it_must() {
     let modules = ["gpu", "ops", "plan"];
     assert_eq!(named("use crate::gpu::Gpu;", &modules), ["gpu"]);
     assert_eq!(named("use crate::{ops::Ops, plan::{Plan, Planner}};", &modules), ["ops", "plan"]);
-    assert_eq!(named("// use crate::gpu::Gpu;\nfn f() {}\n#[cfg(test)]\nuse crate::ops::Ops;", &modules), Vec::<String>::new());
+    assert_eq!(
+        named("// use crate::gpu::Gpu;\nfn f() {}\n#[cfg(test)]\nuse crate::ops::Ops;", &modules),
+        Vec::<String>::new()
+    );
     assert_eq!(named("fn f(x: &wgpu::Buffer) {}", &modules), ["wgpu"]);
 }
 
@@ -109,7 +137,8 @@ fn packages_depend_only_downward() {
     for package in ["models", "shaders", "tuner"] {
         let text = manifest(package);
         for other in ["raglan-models", "raglan-shaders", "raglan-tuner", "raglan-tools", "wgpu"] {
-            let named = text.lines().any(|line| line.starts_with(other) && !line.starts_with(&format!("raglan-{package}")));
+            let named =
+                text.lines().any(|line| line.starts_with(other) && !line.starts_with(&format!("raglan-{package}")));
             assert!(!named, "{package} names {other}");
         }
     }

@@ -41,7 +41,8 @@ pub static KERNEL: Kernel = Kernel {
     tunables: &[Tunable { name: "LANES", values: &[64, 32, 128] }],
     dims: &["adjustments"],
     legal: |limits, shape, schedule| {
-        schedule.values[0] <= limits.max_workgroup_lanes && shape[0].div_ceil(schedule.values[0]) <= limits.max_workgroups
+        schedule.values[0] <= limits.max_workgroup_lanes
+            && shape[0].div_ceil(schedule.values[0]) <= limits.max_workgroups
     },
 };
 

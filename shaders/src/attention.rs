@@ -79,7 +79,13 @@ pub struct TwinSequence<'a> {
 /// - returns `[rows, num_heads, head_dim]`
 ///
 /// Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; the window as in Jiang et al. 2023, arXiv:2310.06825, section 2.
-pub fn twin(sequence: &TwinSequence<'_>, num_heads: usize, num_kv_heads: usize, head_dim: usize, window: usize) -> Vec<f64> {
+pub fn twin(
+    sequence: &TwinSequence<'_>,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    window: usize,
+) -> Vec<f64> {
     let rows = sequence.q.len() / (num_heads * head_dim);
     let keys = sequence.k.len() / (num_kv_heads * head_dim);
     let mut out = vec![0.0; sequence.q.len()];

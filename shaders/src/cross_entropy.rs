@@ -26,7 +26,9 @@ pub static KERNEL: Kernel = Kernel {
     dims: &["rows", "cols"],
     legal: |limits, shape, schedule| {
         let lanes = schedule.values[0];
-        lanes <= limits.max_workgroup_lanes && lanes * 16 <= limits.max_workgroup_bytes && shape[0] <= limits.max_workgroups
+        lanes <= limits.max_workgroup_lanes
+            && lanes * 16 <= limits.max_workgroup_bytes
+            && shape[0] <= limits.max_workgroups
     },
 };
 

@@ -61,7 +61,11 @@ pub static KERNEL: Kernel = Kernel {
 /// Workgroups of a dispatch.
 pub fn workgroups(params: &MatmulParams, schedule: &Schedule) -> [u32; 3] {
     let value = |name| KERNEL.value(schedule, name);
-    [params.cols.div_ceil(value("LANES_N") * value("TILE_N")), params.rows.div_ceil(value("LANES_M") * value("TILE_M")), 1]
+    [
+        params.cols.div_ceil(value("LANES_N") * value("TILE_N")),
+        params.rows.div_ceil(value("LANES_M") * value("TILE_M")),
+        1,
+    ]
 }
 
 /// The CPU twin of `matmul.wgsl` and `matvec.wgsl`: out = x · weightᵀ + bias.

@@ -52,9 +52,5 @@ pub static KERNEL: Kernel = Kernel {
 
 /// Workgroups of a dispatch.
 pub fn workgroups(params: &MatvecParams, schedule: &Schedule) -> [u32; 3] {
-    [
-        params.cols.div_ceil(KERNEL.value(schedule, "TILE_N")),
-        params.rows.div_ceil(KERNEL.value(schedule, "TILE_M")),
-        1,
-    ]
+    [params.cols.div_ceil(KERNEL.value(schedule, "TILE_N")), params.rows.div_ceil(KERNEL.value(schedule, "TILE_M")), 1]
 }

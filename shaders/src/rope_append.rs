@@ -55,7 +55,9 @@ pub static KERNEL: Kernel = Kernel {
     tunables: &[Tunable { name: "LANES", values: &[32, 64] }],
     dims: &["tokens", "heads", "head_dim"],
     legal: |limits, shape, schedule| {
-        schedule.values[0] <= limits.max_workgroup_lanes && shape[0] <= limits.max_workgroups && shape[1] <= limits.max_workgroups
+        schedule.values[0] <= limits.max_workgroup_lanes
+            && shape[0] <= limits.max_workgroups
+            && shape[1] <= limits.max_workgroups
     },
 };
 
@@ -75,7 +77,14 @@ pub fn table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<[f32; 2]> {
 
 /// The CPU twin on one head's columns: norm where `norm` is not empty, then RoPE at `position` over the first
 /// `2 * inv_freq.len()` columns.
-pub fn twin(params: &RopeAppendParams, x: &[f64], norm: &[f64], inv_freq: &[f64], factor: f64, position: u32) -> Vec<f64> {
+pub fn twin(
+    params: &RopeAppendParams,
+    x: &[f64],
+    norm: &[f64],
+    inv_freq: &[f64],
+    factor: f64,
+    position: u32,
+) -> Vec<f64> {
     let mut x = x.to_vec();
     if !norm.is_empty() {
         let mean = x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64;

@@ -7,8 +7,12 @@ use raglan_shaders::{ALL, Access, AdapterLimits, Kernel, Part, Scalar, Schedule,
 use std::collections::BTreeSet;
 
 fn validate(source: &str, what: &str) -> (naga::Module, ModuleInfo) {
-    let module = naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(source)));
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16 | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
+    let module =
+        naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(source)));
+    let capabilities = Capabilities::IMMEDIATES
+        | Capabilities::SHADER_FLOAT16
+        | Capabilities::SHADER_FLOAT16_IN_FLOAT32
+        | Capabilities::SUBGROUP;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
@@ -37,7 +41,9 @@ fn write_all(module: &naga::Module, info: &ModuleInfo, what: &str) {
 fn check_bindings(module: &naga::Module, kernel: &Kernel, what: &str) {
     let mut met = vec![None; kernel.bindings.len()];
     for (_, variable) in module.global_variables.iter() {
-        let (Some(binding), naga::AddressSpace::Storage { access }) = (&variable.binding, variable.space) else { continue };
+        let (Some(binding), naga::AddressSpace::Storage { access }) = (&variable.binding, variable.space) else {
+            continue;
+        };
         assert_eq!(binding.group, 0, "{what}");
         let read_write = access.contains(naga::StorageAccess::STORE);
         met[binding.binding as usize] = Some(if read_write { Access::ReadWrite } else { Access::Read });
@@ -76,7 +82,9 @@ fn check_struct(module: &naga::Module, layout: &StructLayout, what: &str) {
 /// Shapes whose legal schedules together cover the space: every head stride for attention, one large shape otherwise.
 fn shapes(kernel: &Kernel) -> Vec<Vec<u32>> {
     match kernel.dims.last() {
-        Some(&"head_stride") => raglan_shaders::attention::HEAD_STRIDES.iter().map(|&stride| vec![64, 64, stride]).collect(),
+        Some(&"head_stride") => {
+            raglan_shaders::attention::HEAD_STRIDES.iter().map(|&stride| vec![64, 64, stride]).collect()
+        }
         _ => vec![vec![512; kernel.dims.len()]],
     }
 }

@@ -25,7 +25,14 @@ impl Ops<'_> {
     }
 
     /// The `k` largest logits of `rows` chosen rows → `candidates` `[rows, k]` and `summaries` `[rows]`.
-    pub fn top_k(&mut self, logits: &Rows, (vocab, k): (usize, usize), chosen: (&Buffer, usize), candidates: &Buffer, summaries: &Buffer) {
+    pub fn top_k(
+        &mut self,
+        logits: &Rows,
+        (vocab, k): (usize, usize),
+        chosen: (&Buffer, usize),
+        candidates: &Buffer,
+        summaries: &Buffer,
+    ) {
         let params = TopKParams { cols: vocab as u32, stride: logits.stride as u32, k: k as u32 };
         let schedule = self.kernels.planner.row_schedule(&top_k::KERNEL, vocab);
         let variant = top_k::KERNEL.variant(&[self.kernels.types.reduce], schedule);

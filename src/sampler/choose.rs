@@ -116,9 +116,14 @@ mod tests {
         let row = row();
         let mut asked = 0;
         for seed in 0..200 {
-            for (temperature, top_k, top_p, min_p) in
-                [(1.0, 0, 1.0, 0.0), (0.7, 50, 1.0, 0.0), (1.0, 0, 0.5, 0.0), (2.0, 0, 0.95, 0.0), (1.0, 0, 1.0, 0.3), (1.0, 200, 1.0, 0.0)]
-            {
+            for (temperature, top_k, top_p, min_p) in [
+                (1.0, 0, 1.0, 0.0),
+                (0.7, 50, 1.0, 0.0),
+                (1.0, 0, 0.5, 0.0),
+                (2.0, 0, 0.95, 0.0),
+                (1.0, 0, 1.0, 0.3),
+                (1.0, 200, 1.0, 0.0),
+            ] {
                 let params = SamplingParams { temperature, top_k, top_p, min_p, seed, ..SamplingParams::default() };
                 let wanted = choose(&params, 3, &Candidates::whole(&row, temperature));
                 assert!(wanted.is_some());
@@ -153,7 +158,8 @@ mod tests {
         let row = [3.0f32, 2.0, 1.0, 0.0];
         let drawn = |params: SamplingParams| -> Vec<u32> {
             let params = |seed| SamplingParams { temperature: 1.0, seed, ..params.clone() };
-            let mut all: Vec<u32> = (0..2000).map(|seed| choose(&params(seed), 0, &Candidates::whole(&row, 1.0)).unwrap()).collect();
+            let mut all: Vec<u32> =
+                (0..2000).map(|seed| choose(&params(seed), 0, &Candidates::whole(&row, 1.0)).unwrap()).collect();
             all.sort_unstable();
             all.dedup();
             all

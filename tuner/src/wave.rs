@@ -39,7 +39,8 @@ impl WaveModel {
     /// # Panics
     /// If there is no candidate.
     pub fn cheapest<'a, T>(&self, candidates: impl IntoIterator<Item = (T, &'a [Cost])>) -> T {
-        let timed = candidates.into_iter().map(|(name, costs)| (name, costs.iter().map(|c| self.predict_us(c)).sum::<f64>()));
+        let timed =
+            candidates.into_iter().map(|(name, costs)| (name, costs.iter().map(|c| self.predict_us(c)).sum::<f64>()));
         timed.min_by(|a, b| a.1.total_cmp(&b.1)).expect("at least one candidate").0
     }
 }
@@ -66,7 +67,12 @@ mod tests {
 
     #[test]
     fn splitting_pays_until_the_launch_of_the_merge_eats_it() {
-        let split = |parts: f64| [Cost { bytes: 1e6, flops: 0.0, workgroups: parts }, Cost { bytes: parts * 512.0, flops: 0.0, workgroups: 100.0 }];
+        let split = |parts: f64| {
+            [
+                Cost { bytes: 1e6, flops: 0.0, workgroups: parts },
+                Cost { bytes: parts * 512.0, flops: 0.0, workgroups: 100.0 },
+            ]
+        };
         let whole = [Cost { bytes: 1e6, flops: 0.0, workgroups: 1.0 }];
         let many = split(100.0);
         assert_eq!(MODEL.cheapest([("whole", &whole[..]), ("many", &many[..])]), "many");
