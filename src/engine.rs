@@ -34,7 +34,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_context: None, max_batch_tokens: 512, max_sequences: 64, pipeline: 2, dtype: Dtype::Auto }
+        EngineOptions { max_context: None, max_batch_tokens: 512, max_sequences: 64, pipeline: 2, dtype: Dtype::default() }
     }
 }
 

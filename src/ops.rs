@@ -39,11 +39,8 @@ pub struct Types {
 /// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Dtype {
-    /// f16 where the adapter has it, but f32 on a software adapter, which converts every f16 by hand: a matrix product
-    /// took 1.5 times as long there (`cargo bench --bench kernels`).
+    /// f16 where the adapter has it, else f32.
     #[default]
-    Auto,
-    /// f16 where the adapter has it.
     F16,
     /// f32.
     F32,
@@ -53,11 +50,7 @@ impl Types {
     /// The types that `dtype` asks for, and subgroups where the adapter has them.
     pub fn of(gpu: &Gpu, dtype: Dtype) -> Types {
         let limits = gpu.limits();
-        let half = match dtype {
-            Dtype::Auto => limits.shader_f16 && !gpu.is_software(),
-            Dtype::F16 => limits.shader_f16,
-            Dtype::F32 => false,
-        };
+        let half = limits.shader_f16 && dtype == Dtype::F16;
         Types {
             act: if half { Part::ActF16 } else { Part::ActF32 },
             kv: if half { Part::KvF16 } else { Part::KvF32 },

@@ -129,8 +129,10 @@ impl Planner {
 
     /// The schedule of a kernel with one workgroup a row of `cols` columns.
     pub fn row_schedule(&self, kernel: &'static Kernel, cols: usize) -> Schedule {
-        let wanted =
-            if self.class == AdapterClass::Software { 64 } else { 256.min(cols.div_ceil(4).next_power_of_two()) };
+        let wanted = match self.class {
+            AdapterClass::Software => 32,
+            AdapterClass::Hardware => 256.min(cols.div_ceil(4).next_power_of_two()),
+        };
         let lanes = kernel.tunables[0].values.iter().copied().min_by_key(|&lanes| lanes.abs_diff(wanted as u32));
         kernel.schedule(&[("LANES", lanes.expect("a tunable has values"))])
     }

@@ -3,7 +3,9 @@
 
 mod data;
 mod golden;
+mod ragged;
 mod reference;
+mod requests;
 mod rig;
 mod runs;
 mod twins;
@@ -74,7 +76,8 @@ impl Adapters {
         let limits = self.plain.limits();
         let (f16, subgroups) = ([limits.shader_f16, false], [limits.subgroups, false]);
         let mut ways = Vec::new();
-        for (checked, i, j) in [(0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 0, 1), (1, 1, 0)] {
+        for (checked, i, j) in [(0, 0, 0), (1, 1, 1), (0, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 0, 1), (1, 1, 0)]
+        {
             let way = (checked, f16[i], subgroups[j]);
             if !ways.contains(&way) {
                 ways.push(way);
@@ -95,13 +98,15 @@ impl Adapters {
 pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
     tests.extend(golden::tests());
+    tests.extend(ragged::tests());
+    tests.extend(requests::tests());
     tests
 }
 
 /// Runs the tests whose names contain `filter` on the adapter that `options` choose; `each` hears of every one.
 ///
 /// # Errors
-/// If the adapter cannot be opened, or is lost.
+/// If the adapter cannot be opened.
 pub fn run(options: &GpuOptions, filter: &str, each: &mut dyn FnMut(&TestResult)) -> Result<Summary, crate::Error> {
     let start = Instant::now();
     let adapters = Adapters::open(options)?;
@@ -137,6 +142,9 @@ impl SelfTest {
 }
 
 /// A test named `name` that runs `run`.
-fn test(name: impl Into<String>, run: impl Fn(&Adapters) -> Result<String, String> + Send + Sync + 'static) -> SelfTest {
+fn test(
+    name: impl Into<String>,
+    run: impl Fn(&Adapters) -> Result<String, String> + Send + Sync + 'static,
+) -> SelfTest {
     SelfTest { name: name.into(), run: Box::new(run) }
 }

@@ -47,8 +47,7 @@ pub(super) enum Dtype {
 impl From<Dtype> for raglan::Dtype {
     fn from(dtype: Dtype) -> Self {
         match dtype {
-            Dtype::Auto => raglan::Dtype::Auto,
-            Dtype::F16 => raglan::Dtype::F16,
+            Dtype::Auto | Dtype::F16 => raglan::Dtype::F16,
             Dtype::F32 => raglan::Dtype::F32,
         }
     }

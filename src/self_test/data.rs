@@ -101,7 +101,8 @@ impl WeightRows {
     pub(super) fn random(random: &mut Random, format: WeightFormat, rows: usize, inner: usize) -> WeightRows {
         assert!(inner.is_multiple_of(format.block_values()), "{format:?}: a row of {inner} values");
         let row_bytes = format.gpu_row_bytes(inner);
-        let mut all = WeightRows { format, inner, bytes: vec![0; rows * row_bytes], values: vec![], magnitudes: vec![] };
+        let mut all =
+            WeightRows { format, inner, bytes: vec![0; rows * row_bytes], values: vec![], magnitudes: vec![] };
         for out in all.bytes.chunks_exact_mut(row_bytes) {
             let mut row = Vec::new();
             for _ in 0..inner / format.block_values() {

@@ -143,7 +143,8 @@ impl Reference {
             Activation::GeluTanh => 1,
         };
         let params = GatedActivationParams { activation, ..GatedActivationParams::default() };
-        let mut want = Wanted::plain(gate.iter().zip(up).map(|(&gate, &up)| gated_activation::twin(&params, gate, up)).collect());
+        let mut want =
+            Wanted::plain(gate.iter().zip(up).map(|(&gate, &up)| gated_activation::twin(&params, gate, up)).collect());
         want.inherited = want.scale.iter().zip(gate).map(|(scale, &gate)| scale * accuracy::exp(gate)).collect();
         Noise::disturb(noise, Tolerance::f32(2), true, want)
     }

@@ -103,14 +103,14 @@ impl<'a> Rig<'a> {
         format!("{checks}, {}, {}", self.act.name(), self.reduce.name())
     }
 
-    /// How many ways there are.
-    pub(super) fn ways(&self) -> usize {
-        self.ways
-    }
-
     /// Whether this is one of the first four ways, which differ in checks and in f16: enough where a kernel reduces nothing.
     pub(super) fn is_of_four(&self) -> bool {
         self.turn < 4
+    }
+
+    /// Whether this is one of two ways that differ in all: the first two for an even `place`, the next two for an odd one.
+    pub(super) fn is_of_two(&self, place: usize) -> bool {
+        self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
     }
 
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
@@ -191,7 +191,13 @@ impl<'a> Rig<'a> {
     }
 
     /// Fails where `met` is further from the twin's than rounding explains.
-    pub(super) fn compare(&self, what: impl Fn() -> String, tolerance: Tolerance, met: &[f32], want: &Wanted) -> Result<(), Failure> {
+    pub(super) fn compare(
+        &self,
+        what: impl Fn() -> String,
+        tolerance: Tolerance,
+        met: &[f32],
+        want: &Wanted,
+    ) -> Result<(), Failure> {
         self.checks.set(self.checks.get() + 1);
         let share = tolerance.check(met, want).map_err(|message| Failure::Differs(format!("{}: {message}", what())))?;
         let worst = &self.worst[usize::from(tolerance.storage_step > 0.0)];
@@ -218,13 +224,19 @@ impl<'a> Rig<'a> {
     }
 
     /// Fails where `met` is not `want`, bit for bit.
-    pub(super) fn same<T: PartialEq + std::fmt::Debug>(&self, what: impl Fn() -> String, met: &[T], want: &[T]) -> Result<(), Failure> {
+    pub(super) fn same<T: PartialEq + std::fmt::Debug>(
+        &self,
+        what: impl Fn() -> String,
+        met: &[T],
+        want: &[T],
+    ) -> Result<(), Failure> {
         self.checks.set(self.checks.get() + 1);
         assert_eq!(met.len(), want.len(), "{}: values met and wanted", what());
         match met.iter().zip(want).position(|(met, want)| met != want) {
             None => Ok(()),
             Some(at) => {
-                let message = format!("{}: element {at} of {}: met {:?}, wanted {:?}", what(), met.len(), met[at], want[at]);
+                let message =
+                    format!("{}: element {at} of {}: met {:?}, wanted {:?}", what(), met.len(), met[at], want[at]);
                 Err(Failure::Differs(message))
             }
         }
@@ -237,7 +249,9 @@ fn covering(all: Vec<Schedule>) -> Vec<Schedule> {
     let mut seen: Vec<(usize, u32)> = Vec::new();
     let mut chosen: Vec<Schedule> = Vec::new();
     loop {
-        let new = |schedule: &Schedule| schedule.values.iter().copied().enumerate().filter(|value| !seen.contains(value)).count();
+        let new = |schedule: &Schedule| {
+            schedule.values.iter().copied().enumerate().filter(|value| !seen.contains(value)).count()
+        };
         let best = all.iter().rev().max_by_key(|schedule| new(schedule)).filter(|schedule| new(schedule) > 0);
         let Some(best) = best else { return chosen };
         seen.extend(best.values.iter().copied().enumerate());

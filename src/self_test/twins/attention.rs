@@ -81,16 +81,26 @@ pub(super) fn check_tile(rig: &Rig<'_>) -> Result<(), Failure> {
 /// Every width of head and every group, with batches of contexts around the widths of workgroups.
 fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
     let shapes = [
-        (64, 4, 2), (80, 3, 3), (96, 8, 1), (128, 4, 1), (256, 3, 1), (20, 6, 2), (72, 4, 4), (50, 8, 2), (16, 3, 1),
-        (112, 1, 1), (160, 2, 2), (192, 2, 1), (33, 4, 1),
+        (64, 4, 2),
+        (80, 3, 3),
+        (96, 8, 1),
+        (128, 4, 1),
+        (256, 3, 1),
+        (20, 6, 2),
+        (72, 4, 4),
+        (50, 8, 2),
+        (16, 3, 1),
+        (112, 1, 1),
+        (160, 2, 2),
+        (192, 2, 1),
+        (33, 4, 1),
     ];
-    let ways = if kernel.parts.contains(&PartKind::Reduce) { rig.ways() } else { rig.ways().min(4) };
-    if rig.turn >= ways {
+    if !kernel.parts.contains(&PartKind::Reduce) && !rig.is_of_four() {
         return Ok(());
     }
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
-        // The width of a head is compiled in, and there are many: the first is tried in every way, the others in one.
-        if index > 0 && index % ways != rig.turn {
+        // The width of a head is compiled in, and there are many: the first is tried in every way, the others in two.
+        if index > 0 && !rig.is_of_two(index) {
             continue;
         }
         for window in [0, 1, 7, 40] {
@@ -166,7 +176,8 @@ pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
             let variant = merge::KERNEL.variant(&[rig.act], schedule.clone());
             const UNTOUCHED: f32 = 1234.0;
             let out = store(rig.act, &vec![UNTOUCHED; (2 * rows * out_stride).next_multiple_of(2)]).bytes;
-            let inputs = [bytemuck::cast_slice(&merges), bytemuck::cast_slice(&sums), bytemuck::cast_slice(&weights), &out];
+            let inputs =
+                [bytemuck::cast_slice(&merges), bytemuck::cast_slice(&sums), bytemuck::cast_slice(&weights), &out];
             let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [1, packed as u32 + 1, 1])?;
 
             let mut want = Wanted::default();
@@ -182,7 +193,8 @@ pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
                 let scale = merge::twin(&absolute, &weights, head_dim);
                 // Every term's weight has the error of its exponential, above and below the line.
                 let largest = weights.iter().map(|weight| weight[0]).fold(f64::NEG_INFINITY, f64::max);
-                let way = weights.iter().map(|weight| largest - weight[0]).filter(|way| *way < 1e30).fold(0.0, f64::max);
+                let way =
+                    weights.iter().map(|weight| largest - weight[0]).filter(|way| *way < 1e30).fold(0.0, f64::max);
                 want.inherited.extend(scale.iter().map(|scale| 2.0 * scale * accuracy::exp(way)));
                 want.values.extend(values);
                 want.scale.extend(scale);

@@ -37,7 +37,8 @@ fn case(rig: &Rig<'_>, format: WeightFormat, inner: usize, tokens: usize, index:
     let variant = KERNEL.variant(&[Part::Weight(format)], schedule);
     let columns = blocks * BLOCK;
     let mut out = bytemuck::cast_slice(&vec![UNTOUCHED; tokens * columns]).to_vec();
-    let ids: Vec<u32> = token_ids.iter().map(|&id| if id & SAMPLED != 0 { samples[(id & !SAMPLED) as usize] } else { id }).collect();
+    let ids: Vec<u32> =
+        token_ids.iter().map(|&id| if id & SAMPLED != 0 { samples[(id & !SAMPLED) as usize] } else { id }).collect();
     // The matrix in two bindings, as one larger than a binding is.
     for rows in [0..16, 16..vocab] {
         let params = EmbeddingParams {

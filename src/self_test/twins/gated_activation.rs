@@ -28,7 +28,14 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn case(rig: &Rig<'_>, schedule: &Schedule, activation: u32, quads: usize, rows: usize, gate_up: &[f32]) -> Result<(), Failure> {
+fn case(
+    rig: &Rig<'_>,
+    schedule: &Schedule,
+    activation: u32,
+    quads: usize,
+    rows: usize,
+    gate_up: &[f32],
+) -> Result<(), Failure> {
     let stride = gate_up.len() / rows;
     let params = GatedActivationParams {
         rows: rows as u32,
@@ -61,7 +68,12 @@ fn case(rig: &Rig<'_>, schedule: &Schedule, activation: u32, quads: usize, rows:
     // Additions: 1 + exp; or the polynomial in tanh, and 1 + tanh.
     let tolerance = Tolerance::f32(2);
     let tolerance = if is_f16(rig.act) { tolerance.stored_f16() } else { tolerance };
-    let what = || format!("{variant}, activation {activation}, {rows} × {quads} quads, gate {} first, turn {}", gate_up[0], rig.turn);
+    let what = || {
+        format!(
+            "{variant}, activation {activation}, {rows} × {quads} quads, gate {} first, turn {}",
+            gate_up[0], rig.turn
+        )
+    };
     let met = load(rig.act, &met[0]);
     for (met, index) in met.chunks_exact(4 * quads).zip(0..) {
         let part = |values: &[f64]| values[index * 4 * quads..][..4 * quads].to_vec();

@@ -38,7 +38,9 @@ pub(super) fn check_matvec(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fa
 
 pub(super) fn check_matmul(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Failure> {
     for schedule in schedules(rig, &matmul::KERNEL, format) {
-        let [lanes_m, lanes_n, tile_m, tile_n, _] = schedule.values[..] else { unreachable!("matmul has five tunables") };
+        let [lanes_m, lanes_n, tile_m, tile_n, _] = schedule.values[..] else {
+            unreachable!("matmul has five tunables")
+        };
         let cases = cases((lanes_m * tile_m) as usize, (lanes_n * tile_n) as usize, format);
         for (index, case) in cases.iter().enumerate() {
             check(rig, &matmul::KERNEL, format, &schedule, case, index)?;

@@ -69,7 +69,8 @@ fn check_case(rig: &Rig<'_>, case: &Case, index: usize) -> Result<(), Failure> {
     };
     let qkv = random.values(tokens * qkv_stride);
     let slots = random.permutation(SLOTS);
-    let places: Vec<[u32; 2]> = POSITIONS.iter().zip(&slots).map(|(&position, &slot)| [position, slot as u32]).collect();
+    let places: Vec<[u32; 2]> =
+        POSITIONS.iter().zip(&slots).map(|(&position, &slot)| [position, slot as u32]).collect();
     let inv_freq: Vec<f64> =
         (0..rotary_dim / 2).map(|i| 10_000f64.powf(-(2.0 * i as f64) / rotary_dim as f64)).collect();
     let mut rope = table(&inv_freq, factor, 1_000_004);
@@ -96,7 +97,8 @@ fn check_case(rig: &Rig<'_>, case: &Case, index: usize) -> Result<(), Failure> {
     let stored = |tolerance: Tolerance, f16| if f16 { tolerance.stored_f16() } else { tolerance };
     // The sum of squares, and the two sums of a turn and of the addition theorem.
     let turned = Tolerance::f32(4 + if norm { head_dim } else { 0 });
-    let what = |kind| format!("{variant}, {kind} of {head_dim} columns, {rotary_dim} turn, norm {norm}, seed {}", random.seed);
+    let what =
+        |kind| format!("{variant}, {kind} of {head_dim} columns, {rotary_dim} turn, norm {norm}, seed {}", random.seed);
 
     let norms = |weight: &[f32]| if norm { exact(weight) } else { Vec::new() };
     let mut parts = [Wanted::default(), Wanted::default(), Wanted::default()];

@@ -116,9 +116,8 @@ pub(super) fn check_top_k(rig: &Rig<'_>) -> Result<(), Failure> {
                 // Many ties in one row, nothing but one value in another.
                 logits[stride..stride + cols].iter_mut().for_each(|logit| *logit = (*logit / 4.0).round());
                 logits[2 * stride..2 * stride + cols].fill(-3.0);
-                let top_rows: Vec<TopKRow> = [3, 1, 0, 2]
-                    .map(|row| TopKRow { row, inverse_temperature: 0.25 + random.value().abs() })
-                    .to_vec();
+                let top_rows: Vec<TopKRow> =
+                    [3, 1, 0, 2].map(|row| TopKRow { row, inverse_temperature: 0.25 + random.value().abs() }).to_vec();
                 let params = TopKParams { cols: cols as u32, stride: stride as u32, k: k as u32 };
                 let variant = top_k::KERNEL.variant(&[rig.reduce], schedule.clone());
                 let candidates = vec![u32::MAX; rows * 2 * k];
@@ -135,7 +134,15 @@ pub(super) fn check_top_k(rig: &Rig<'_>) -> Result<(), Failure> {
                 for (index, row) in top_rows.iter().enumerate() {
                     let logits = &logits[row.row as usize * stride..][..cols];
                     let what = || format!("{variant}, {k} of {cols}, row {}, seed {}", row.row, random.seed);
-                    check_candidates(rig, &what, &params, row, logits, &pairs[index * 2 * k..][..2 * k], &summaries[index])?;
+                    check_candidates(
+                        rig,
+                        &what,
+                        &params,
+                        row,
+                        logits,
+                        &pairs[index * 2 * k..][..2 * k],
+                        &summaries[index],
+                    )?;
                 }
             }
         }
@@ -159,7 +166,9 @@ fn check_candidates(
     let numbers = |pairs: &[(u32, f32)]| -> Vec<f32> { pairs.iter().map(|pair| pair.1).collect() };
     rig.same(what, &numbers(&met), &numbers(&want))?;
     let least = want[want.len() - 1].1;
-    let above = |pairs: &[(u32, f32)]| -> Vec<u32> { pairs.iter().filter(|pair| pair.1.total_cmp(&least).is_gt()).map(|pair| pair.0).collect() };
+    let above = |pairs: &[(u32, f32)]| -> Vec<u32> {
+        pairs.iter().filter(|pair| pair.1.total_cmp(&least).is_gt()).map(|pair| pair.0).collect()
+    };
     rig.same(what, &above(&met), &above(&want))?;
     let named: Vec<f32> = met.iter().map(|pair| logits.get(pair.0 as usize).copied().unwrap_or(f32::NAN)).collect();
     rig.same(what, &numbers(&met), &named)?;

@@ -50,7 +50,8 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     let arena = |slot_values: &mut dyn FnMut() -> f32| {
         let mut values = vec![f32::NAN; num_kv_heads * slots * stride];
         for (&start, &length) in starts.iter().zip(&lengths) {
-            for (head, slot) in (0..num_kv_heads).flat_map(|head| (start..start + length).map(move |slot| (head, slot))) {
+            for (head, slot) in (0..num_kv_heads).flat_map(|head| (start..start + length).map(move |slot| (head, slot)))
+            {
                 let row = &mut values[(head * slots + slot) * stride..][..stride];
                 row[..head_dim].fill_with(&mut *slot_values);
                 row[head_dim..].fill(0.0);
