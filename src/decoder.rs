@@ -226,8 +226,21 @@ impl Scratch {
     }
 }
 
-/// Bytes of one sequence's row of the largest array that a step works in, which must stay within a binding.
-pub fn largest_row_bytes(spec: &ModelSpec) -> (usize, usize) {
-    let token = 4 * round_up(2 * round_up(spec.intermediate_size, BLOCK), BLOCK).max(spec.num_attention_heads * 256);
-    (token, 4 * round_up(spec.vocab_size, BLOCK))
+/// Bytes of the largest array of a step within `limits`, its logits apart: none may pass a binding.
+pub fn largest_array_bytes(spec: &ModelSpec, attention: &AttentionShape, limits: &StepLimits) -> u64 {
+    let padded = |cols: usize| round_up(cols, BLOCK);
+    let (heads, kv_heads) = (spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim);
+    let stride = padded(spec.hidden_size)
+        .max(padded(heads) + 2 * padded(kv_heads))
+        .max(spec.num_attention_heads * attention.head_stride)
+        .max(2 * padded(spec.intermediate_size));
+    let capacity = Capacity::of(attention, limits);
+    let partials = capacity.partials * attention.head_stride.max(2);
+    let items = capacity.items * size_of::<AttentionItem>() / 4;
+    4 * (stride * limits.max_batch_tokens).max(partials).max(items).max(4 * limits.max_adjustments) as u64
+}
+
+/// Bytes of a row of logits.
+pub fn logits_row_bytes(spec: &ModelSpec) -> u64 {
+    4 * round_up(spec.vocab_size, BLOCK) as u64
 }

@@ -2,16 +2,16 @@
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::decoder::{Decoder, attention_shape, kv_shape, largest_row_bytes};
+use crate::decoder::{Decoder, attention_shape, kv_shape, largest_array_bytes, logits_row_bytes};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission};
 use crate::kv_cache::{KvCache, KvShape};
 use crate::ops::{Dtype, Kernels, Ops, Types};
-use crate::plan::Planner;
+use crate::plan::{AttentionShape, Planner};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler};
-use crate::segments::{QUANTUM, Segments};
+use crate::segments::{MAX_SEGMENTS, QUANTUM, Segments};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
@@ -34,7 +34,13 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { max_context: None, max_batch_tokens: 512, max_sequences: 64, pipeline: 2, dtype: Dtype::default() }
+        EngineOptions {
+            max_context: None,
+            max_batch_tokens: 512,
+            max_sequences: 64,
+            pipeline: 2,
+            dtype: Dtype::default(),
+        }
     }
 }
 
@@ -79,7 +85,7 @@ impl Engine {
         let types = Types::of(gpu, options.dtype);
         let attention = attention_shape(spec, &types)?;
         let kv_shape = kv_shape(spec, &attention);
-        let limits = step_limits(gpu, spec, options);
+        let limits = step_limits(gpu, spec, &attention, options)?;
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let kernels = Kernels::new(gpu, types, Planner::new(attention, class, &limits))?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
@@ -94,6 +100,8 @@ impl Engine {
             + 16 * limits.max_adjustments
             + 16 * limits.max_batch_tokens
             + 32 * limits.max_sequences;
+        // The rare read of a whole row of logits must not be the first to make its buffer.
+        gpu.read(&decoder.logits(0).buffer, 0, 4)?;
         let ring = gpu.step_ring(options.pipeline + 1, input_bytes as u64, Sampler::output_bytes(&limits))?;
         Ok(Engine {
             gpu: gpu.clone(),
@@ -223,7 +231,7 @@ impl Engine {
         let last = if self.pipeline == 1 { submitted } else { std::mem::replace(&mut self.in_flight, submitted) };
         let Some(step) = last else { return Ok(self.scheduler.take_ended()) };
         let samples = self.collect(&step.scheduled, step.submission, &step.outputs, step.parity)?;
-        Ok(self.scheduler.commit(&step.scheduled.sampled, &samples, &mut self.segments))
+        Ok(self.scheduler.commit(&step.scheduled, &samples, &mut self.segments))
     }
 
     fn submit_step(&mut self, scheduled: Scheduled) -> Result<InFlight, Error> {
@@ -367,18 +375,52 @@ impl Engine {
     }
 }
 
+/// Tokens of a step at most, whatever is asked for: what stays within the workgroups of a dispatch.
+const MOST_BATCH_TOKENS: usize = 8192;
+
 /// What a step may hold: the options, less where an array of a step would pass a binding.
-fn step_limits(gpu: &Gpu, spec: &ModelSpec, options: &EngineOptions) -> StepLimits {
-    let (token_bytes, logits_bytes) = largest_row_bytes(spec);
-    let binding = gpu.limits().max_binding_bytes as usize;
-    let max_batch_tokens = options.max_batch_tokens.min(binding / token_bytes).max(1);
-    let max_sequences = options.max_sequences.min(max_batch_tokens).min(binding / logits_bytes).max(1);
-    StepLimits { max_batch_tokens, max_sequences, max_adjustments: 1 << 16, max_split_rows: max_batch_tokens }
+fn step_limits(
+    gpu: &Gpu,
+    spec: &ModelSpec,
+    attention: &AttentionShape,
+    options: &EngineOptions,
+) -> Result<StepLimits, Error> {
+    let binding = gpu.limits().max_binding_bytes;
+    let row_bytes = logits_row_bytes(spec);
+    if spec.vocab_size > 1 << 24 || row_bytes > binding {
+        return Err(Error::VocabularyTooLarge { met: spec.vocab_size, row_bytes, limit: binding });
+    }
+    let mut tokens = options.max_batch_tokens.clamp(1, MOST_BATCH_TOKENS);
+    loop {
+        let limits = StepLimits {
+            max_batch_tokens: tokens,
+            max_sequences: options.max_sequences.min(tokens).min((binding / row_bytes) as usize).max(1),
+            max_adjustments: spec.vocab_size.max(1 << 16),
+            // A sequence of as many segments as there may be, and one more, has room for a token.
+            max_split_rows: tokens.max(MAX_SEGMENTS + 1),
+        };
+        let largest = largest_array_bytes(spec, attention, &limits);
+        if largest <= binding {
+            return Ok(limits);
+        }
+        if tokens == 1 {
+            return Err(Error::StepTooLarge { bytes: largest, limit: binding });
+        }
+        tokens /= 2;
+    }
 }
+
+/// The default context where the adapter does not tell its memory.
+const UNKNOWN_MEMORY_CONTEXT: usize = 8192;
 
 /// Slots of the cache: what was asked for, else the model's positions; never more than a binding or the memory holds.
 fn slots(gpu: &Gpu, spec: &ModelSpec, shape: &KvShape, weight_bytes: u64, options: &EngineOptions) -> usize {
-    let wanted = options.max_context.unwrap_or(spec.max_position_embeddings).next_multiple_of(QUANTUM);
+    // Without a word on memory, a cache for all positions of a long-context model could be larger than the machine.
+    let default = match gpu.summary().memory {
+        Some(_) => spec.max_position_embeddings,
+        None => spec.max_position_embeddings.min(UNKNOWN_MEMORY_CONTEXT),
+    };
+    let wanted = options.max_context.unwrap_or(default).next_multiple_of(QUANTUM);
     wanted.min(longest_context(gpu, shape, weight_bytes)).max(QUANTUM)
 }
 

@@ -87,6 +87,37 @@ pub enum Error {
         /// Columns of a head.
         met: usize,
     },
+    /// Rows of logits that no kernel can read.
+    #[error(
+        "a vocabulary of {met} tokens makes rows of logits of {row_bytes} bytes; the adapter binds {limit} bytes at once, and \
+         at most 16,777,216 columns are supported"
+    )]
+    VocabularyTooLarge {
+        /// Tokens of the vocabulary.
+        met: usize,
+        /// Bytes of a row of logits.
+        row_bytes: u64,
+        /// The largest binding.
+        limit: u64,
+    },
+    /// Not even one token at a time fits.
+    #[error("a step of one token needs an array of {bytes} bytes; the adapter binds at most {limit} bytes at once")]
+    StepTooLarge {
+        /// The largest array.
+        bytes: u64,
+        /// The largest binding.
+        limit: u64,
+    },
+    /// A weight matrix whose rows are too long to upload.
+    #[error("tensor {name} has rows of {met} bytes; at most {limit} are supported")]
+    RowTooLong {
+        /// The tensor.
+        name: String,
+        /// Bytes of its rows on the GPU.
+        met: usize,
+        /// The most.
+        limit: usize,
+    },
     /// A request that cannot be run.
     #[error("{message}")]
     Request {

@@ -9,6 +9,9 @@ use raglan_shaders::attention::{AttentionItem, DIRECT, tile, vector};
 use raglan_shaders::{Kernel, Schedule, matmul, matvec};
 use std::ops::Range;
 
+/// Workgroups along one dimension that every adapter allows.
+const MAX_WORKGROUPS: usize = 65_535;
+
 /// The attention of a model, as far as planning depends on it.
 #[derive(Debug, Clone)]
 pub struct AttentionShape {
@@ -70,6 +73,18 @@ pub struct LinearChoice {
     pub schedule: Schedule,
 }
 
+impl Capacity {
+    /// What the plan of a step within `limits` may hold.
+    pub fn of(shape: &AttentionShape, limits: &StepLimits) -> Capacity {
+        // A sequence of one segment may gain a second in its step; those of more are counted by the scheduler; and
+        // long contexts may be split as far as the rest allows.
+        let rows = 2 * limits.max_batch_tokens + limits.max_split_rows;
+        let partials = 2 * shape.num_heads * (rows + 512);
+        let merges = shape.windows.len() * shape.num_kv_heads * limits.max_batch_tokens;
+        Capacity { items: merges + shape.windows.len() * partials / shape.group(), merges, partials }
+    }
+}
+
 /// Plans steps for one model on one adapter.
 #[derive(Debug)]
 pub struct Planner {
@@ -102,12 +117,7 @@ struct Stretch {
 impl Planner {
     /// A planner for a model's attention on a class of adapter.
     pub fn new(shape: AttentionShape, class: AdapterClass, limits: &StepLimits) -> Self {
-        // A sequence of one segment may gain a second in its step; those of more are counted by the scheduler; and
-        // long contexts may be split as far as the rest allows.
-        let rows = 2 * limits.max_batch_tokens + limits.max_split_rows;
-        let partials = 2 * shape.num_heads * (rows + 1024);
-        let merges = shape.windows.len() * shape.num_kv_heads * limits.max_batch_tokens;
-        let capacity = Capacity { items: merges + shape.windows.len() * partials / shape.group(), merges, partials };
+        let capacity = Capacity::of(&shape, limits);
         Planner { shape, class, tile_lanes: 32, capacity }
     }
 
@@ -152,7 +162,11 @@ impl Planner {
             let model = self.class.wave_model();
             let mut chunk = attention_chunk(&model, &runs, self.shape.num_kv_heads, key_bytes, partial_bytes);
             let mut next_partial = 0;
-            while self.partials(&vectors, chunk) > self.capacity.partials / 2 && runs.iter().any(|&keys| keys > chunk) {
+            let items =
+                |chunk: usize| runs.iter().map(|keys| keys.div_ceil(chunk)).sum::<usize>() * self.shape.num_kv_heads;
+            while (self.partials(&vectors, chunk) > self.capacity.partials / 2 || items(chunk) > MAX_WORKGROUPS)
+                && runs.iter().any(|&keys| keys > chunk)
+            {
                 chunk *= 2;
             }
             let first_merge = plan.merges.len();
@@ -200,7 +214,7 @@ impl Planner {
         let rows = batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize;
         let segments =
             &batch.segments[batch.segment_indptr[sequence] as usize..batch.segment_indptr[sequence + 1] as usize];
-        let is_vector = rows.len() * self.shape.group() <= 2 * PACKED_ROWS as usize;
+        let is_vector = rows.len() == 1 || rows.len() * self.shape.group() <= 2 * PACKED_ROWS as usize;
         let tile_rows = if is_vector { rows.len() } else { (self.tile_lanes / self.shape.group()).max(1) };
         for first_row in rows.clone().step_by(tile_rows.max(1)) {
             let tile_len = tile_rows.min(rows.end - first_row);
@@ -264,7 +278,7 @@ impl Planner {
     }
 
     /// How `[rows, inner] · [cols, inner]ᵀ` runs on this adapter.
-    pub fn linear(&self, rows: usize, _cols: usize, inner: usize) -> LinearChoice {
+    pub fn linear(&self, rows: usize, cols: usize, inner: usize) -> LinearChoice {
         match self.class {
             // Few tile heights, since a software adapter takes about a second to compile a large tile.
             AdapterClass::Software => {
@@ -276,10 +290,12 @@ impl Planner {
                 let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGE", 0)];
                 LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.schedule(&settings) }
             }
-            AdapterClass::Hardware if rows <= 8 => {
+            AdapterClass::Hardware if rows <= 8 && (rows <= 4 || cols.div_ceil(4) <= MAX_WORKGROUPS) => {
                 let tile_m = (rows as u32).next_power_of_two();
                 let lanes = if inner >= 4096 { 128 } else { 64 };
-                let settings = [("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", 4)];
+                // A vocabulary of over 262,140 would take more workgroups than a dispatch may have.
+                let tile_n = if cols.div_ceil(4) > MAX_WORKGROUPS && tile_m <= 4 { 8 } else { 4 };
+                let settings = [("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n)];
                 LinearChoice { kernel: &matvec::KERNEL, schedule: matvec::KERNEL.schedule(&settings) }
             }
             AdapterClass::Hardware => {

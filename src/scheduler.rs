@@ -3,7 +3,7 @@
 use crate::batch::{Batch, StepLimits};
 use crate::request::{Event, FinishReason, RequestId};
 use crate::segments::Segments;
-use crate::sequence::Sequence;
+use crate::sequence::{InFlightToken, Sequence};
 use raglan_shaders::adjust_logits::LogitAdjustment;
 use raglan_shaders::embedding::SAMPLED;
 use raglan_shaders::top_k::TopKRow;
@@ -19,6 +19,8 @@ pub struct Scheduled {
     pub sampled: Vec<RequestId>,
     /// The requests that have tokens in the batch.
     pub members: Vec<RequestId>,
+    /// Counts the steps.
+    pub step: u64,
 }
 
 impl Scheduled {
@@ -36,12 +38,24 @@ pub struct Scheduler {
     running: Vec<Sequence>,
     /// Ended outside a commit: no room, or cancelled.
     ended: Vec<Event>,
+    /// Steps given out.
+    steps: u64,
+}
+
+/// Whether a sequence has the slots that it needs.
+enum MadeRoom {
+    /// It has.
+    Yes,
+    /// It had to leave the running ones.
+    Left,
+    /// It has to wait: whether it has ended is decided by a token that is not known yet.
+    Wait,
 }
 
 impl Scheduler {
     /// No sequences.
     pub fn new(limits: StepLimits) -> Self {
-        Scheduler { limits, waiting: VecDeque::new(), running: Vec::new(), ended: Vec::new() }
+        Scheduler { limits, waiting: VecDeque::new(), running: Vec::new(), ended: Vec::new(), steps: 0 }
     }
 
     /// Queues a sequence.
@@ -71,7 +85,7 @@ impl Scheduler {
 
     /// The next step's batch; `None` where every sequence waits for a sample that only the host can read, or none is left.
     pub fn next_batch(&mut self, slots: &mut Segments) -> Option<Scheduled> {
-        let mut step = Scheduled { batch: Batch::new(), ..Scheduled::default() };
+        let mut step = Scheduled { batch: Batch::new(), step: self.steps, ..Scheduled::default() };
         let mut room = Room { tokens: self.limits.max_batch_tokens, split_rows: self.limits.max_split_rows };
         // Sequences that need one token go first, so that no prompt stalls a running answer.
         for short in [true, false] {
@@ -80,10 +94,11 @@ impl Scheduler {
                 let ready = self.running[index].ready();
                 if ready > 0 && (ready == 1) == short && !step.has(&self.running[index]) {
                     let tokens = room.tokens_for(&self.running[index], ready);
-                    if tokens > 0 && !self.make_room(index, tokens, slots, &step) {
-                        continue; // this sequence, or a newer one, gave way
+                    match if tokens > 0 { self.make_room(index, tokens, slots, &step) } else { MadeRoom::Wait } {
+                        MadeRoom::Yes => self.push(index, tokens, &mut room, &mut step),
+                        MadeRoom::Left => continue,
+                        MadeRoom::Wait => {}
                     }
-                    self.push(index, tokens, &mut room, &mut step);
                 }
                 index += 1;
             }
@@ -100,15 +115,19 @@ impl Scheduler {
             let tokens = room.tokens_for(&self.running[index], tokens);
             self.push(index, tokens, &mut room, &mut step);
         }
+        self.steps += u64::from(step.batch.tokens() > 0);
         (step.batch.tokens() > 0).then_some(step)
     }
 
     /// Takes a collected step's samples, one a row of logits; `None` for a request that ended meanwhile.
-    pub fn commit(&mut self, sampled: &[RequestId], samples: &[Option<u32>], slots: &mut Segments) -> Vec<Event> {
+    pub fn commit(&mut self, step: &Scheduled, samples: &[Option<u32>], slots: &mut Segments) -> Vec<Event> {
         let mut events = Vec::new();
-        for (&request, &sample) in sampled.iter().zip(samples) {
+        for (&request, &sample) in step.sampled.iter().zip(samples) {
             let (Some(sequence), Some(token)) = (self.sequence_mut(request), sample) else { continue };
-            sequence.in_flight = None;
+            // The next step may be under way already, with a token of its own in flight.
+            if sequence.in_flight.is_some_and(|token| token.step == step.step) {
+                sequence.in_flight = None;
+            }
             if sequence.sampling.eos_token_ids.contains(&token) {
                 self.end(request, FinishReason::Stop, slots);
                 continue;
@@ -124,23 +143,25 @@ impl Scheduler {
     }
 
     /// Makes the slots of sequence `index` reach `tokens` more, preempting the newest sequences where none are left.
-    /// `false` where the sequence itself had to leave.
-    fn make_room(&mut self, index: usize, tokens: usize, slots: &mut Segments, step: &Scheduled) -> bool {
+    fn make_room(&mut self, index: usize, tokens: usize, slots: &mut Segments, step: &Scheduled) -> MadeRoom {
         loop {
             let sequence = &mut self.running[index];
             let reach = sequence.computed + tokens;
             if slots.extend(&mut sequence.segments, reach) {
-                return true;
+                return MadeRoom::Yes;
             }
             let newest = (0..self.running.len()).rev().find(|&i| !step.has(&self.running[i])).unwrap_or(index);
             if newest <= index {
-                let request = self.running[index].request;
-                if self.running.len() == 1 {
-                    self.end(request, FinishReason::Length, slots);
-                } else {
+                if self.running.len() > 1 {
                     self.preempt(index, slots);
+                    return MadeRoom::Left;
                 }
-                return false;
+                let Sequence { request, in_flight, .. } = self.running[index];
+                if in_flight.is_some() {
+                    return MadeRoom::Wait;
+                }
+                self.end(request, FinishReason::Length, slots);
+                return MadeRoom::Left;
             }
             self.preempt(newest, slots);
         }
@@ -163,7 +184,7 @@ impl Scheduler {
         let known = sequence.tokens.len();
         let end = sequence.computed + tokens;
         let ids = (sequence.computed..end).map(|place| match sequence.in_flight {
-            Some(row) if place == known => SAMPLED | row,
+            Some(token) if place == known => SAMPLED | token.row,
             _ => sequence.tokens[place],
         });
         let last = end == known + usize::from(sequence.in_flight.is_some());
@@ -175,7 +196,7 @@ impl Scheduler {
         room.spend(sequence, tokens);
         if last {
             let row = step.batch.want_last_logits();
-            sequence.in_flight = Some(row);
+            sequence.in_flight = Some(InFlightToken { step: step.step, row });
             step.batch.adjustments.extend(penalties(sequence, row));
             if sequence.sampling.temperature > 0.0 {
                 step.batch.top_rows.push(TopKRow { row, inverse_temperature: 1.0 / sequence.sampling.temperature });

@@ -20,8 +20,11 @@ pub struct SelfTest {
     /// `twin/matmul/q4_1`: what it is about, then which.
     pub name: String,
     /// Runs it on an open adapter: what it has found, or why it fails.
-    pub run: Box<dyn Fn(&Adapters) -> Result<String, String> + Send + Sync>,
+    pub run: Run,
 }
+
+/// The body of a test.
+pub type Run = Box<dyn Fn(&Adapters) -> Result<String, String> + Send + Sync>;
 
 /// What became of a test.
 #[derive(Debug, Clone, serde::Serialize)]

@@ -14,12 +14,21 @@ pub struct Sequence {
     pub prompt_len: usize,
     /// Tokens that have keys and values, or will have them when the submitted steps end.
     pub computed: usize,
-    /// The row of the last submitted step's samples that is this sequence's next token, not yet known to the host.
-    pub in_flight: Option<u32>,
+    /// Its next token, where that was sampled by a step that is not yet collected.
+    pub in_flight: Option<InFlightToken>,
     /// Where its keys and values lie, by position.
     pub segments: Vec<Segment>,
     /// How tokens are chosen.
     pub sampling: SamplingParams,
+}
+
+/// A token that the GPU has, or will have, and the host does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlightToken {
+    /// The step that samples it.
+    pub step: u64,
+    /// Its row of that step's samples.
+    pub row: u32,
 }
 
 impl Sequence {

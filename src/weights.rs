@@ -6,6 +6,9 @@ use raglan_models::{Checkpoint, Format, LayerRole, ModelSpec, Role, Tensor};
 use raglan_shaders::{BLOCK, WeightFormat, round_up};
 use smallvec::SmallVec;
 
+/// The longest row that goes through the upload ring.
+const MAX_ROW_BYTES: usize = 2 << 20;
+
 /// One or more projections of the same input, stacked: `[rows, inner]`, rows of each padded with zeros to whole blocks.
 #[derive(Debug)]
 pub struct Matrix {
@@ -82,16 +85,6 @@ impl Weights {
         loader.uploader.finish()?;
         progress(total, total);
         Ok(Weights { embedding, layers, final_norm, lm_head })
-    }
-
-    /// Every format that a matrix is stored in.
-    pub fn formats(&self) -> Vec<WeightFormat> {
-        let layers = self.layers.iter().flat_map(|l| [&l.qkv, &l.o, &l.gate_up, &l.down]);
-        let matrices = layers.chain([&self.embedding]).chain(&self.lm_head);
-        let mut formats: Vec<_> = matrices.flat_map(|m| m.pieces.iter().map(|piece| piece.format)).collect();
-        formats.sort();
-        formats.dedup();
-        formats
     }
 }
 
@@ -175,6 +168,10 @@ impl Loader<'_> {
     fn piece(&mut self, label: &str, tensors: &[Tensor<'_>], starts: &[usize], spans: &[Span]) -> Result<Piece, Error> {
         let format = weight_format(tensors[spans[0].tensor].format);
         let row_bytes = format.gpu_row_bytes(tensors[0].cols);
+        if row_bytes > MAX_ROW_BYTES {
+            let name = tensors[spans[0].tensor].name.to_owned();
+            return Err(Error::RowTooLong { name, met: row_bytes, limit: MAX_ROW_BYTES });
+        }
         let rows: usize = spans.iter().map(|span| span.rows).sum();
         let bytes = (rows * row_bytes) as u64;
         let buffer = self.gpu.buffer(label, bytes)?;

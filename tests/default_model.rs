@@ -5,7 +5,7 @@
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::models::hub::Cache;
 use raglan::models::{Checkpoint, Tokenizer};
-use raglan::{Engine, EngineOptions};
+use raglan::{Engine, EngineOptions, Event, Request, SamplingParams};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +81,44 @@ fn greedy_tokens_logits_and_losses_are_those_of_the_reference() {
     assert!(equal > 100, "most tokens are equal");
     // A loss is a difference of logits.
     assert!(worst_logit <= MARGIN / 2.0 && worst_loss <= MARGIN);
+}
+
+/// What the engine writes is the golden answer, up to the first token where the two largest logits are within the margin.
+#[test]
+#[ignore = "needs the default model: tools/fetch-model"]
+fn the_engine_writes_the_golden_answers() {
+    let text = std::fs::read(root().join("tests/golden/smollm2_135m_instruct/golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&text).unwrap();
+    let checkpoint = checkpoint();
+    let mut engine = engine(&checkpoint);
+    for item in golden["items"].as_array().unwrap() {
+        let (prompt, greedy) = (ids(item, "prompt_ids"), ids(item, "greedy_ids"));
+        let sampling = SamplingParams { max_tokens: greedy.len(), ..SamplingParams::default() };
+        engine.submit(Request { prompt: prompt.clone(), sampling }).unwrap();
+        let mut met = Vec::new();
+        while !engine.is_idle() {
+            met.extend(engine.step().unwrap().into_iter().filter_map(|event| match event {
+                Event::Token { token, .. } => Some(token),
+                Event::Finished { .. } => None,
+            }));
+        }
+        let Some(first) = met.iter().zip(&greedy).position(|(a, b)| a != b) else { continue };
+        let tokens: Vec<u32> = prompt.iter().chain(&greedy[..first]).copied().collect();
+        let mut gap = f32::INFINITY;
+        let last = |place: usize, logits: Vec<f32>| {
+            if place + 1 == tokens.len() {
+                gap = logits[met[first] as usize] - logits[greedy[first] as usize];
+            }
+        };
+        engine.logits(&tokens, usize::MAX, last).unwrap();
+        assert!(
+            gap <= MARGIN,
+            "{:?}: token {first} is {}, wanted {}, {gap} apart",
+            item["prompt"],
+            met[first],
+            greedy[first]
+        );
+    }
 }
 
 /// wikitext-2 is not ours to commit; it is read from where `RAGLAN_WIKITEXT` says, or beside the project.

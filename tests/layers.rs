@@ -1,6 +1,6 @@
 //! The allowed direction of imports, read from the sources: who may name whom, as DESIGN's tree says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the root package, and the modules that it may name. `error` may be named by all.
@@ -55,33 +55,47 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// What a source names of the modules and crates that have a direction, comments and unit tests left out.
+/// What a source names of the modules and crates that have a direction; comments and the unit tests at its end left out.
 fn named(text: &str, modules: &[&str]) -> Vec<String> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let mut found = Vec::new();
-    for module in modules {
-        let grouped = |prefix: &str| {
-            code.split(prefix).skip(1).any(|rest| {
-                let group = rest.split('}').next().unwrap_or_default();
-                group.split([',', '{']).any(|item| item.trim().split("::").next() == Some(*module))
-            })
-        };
-        if code.contains(&format!("crate::{module}::"))
-            || code.contains(&format!("crate::{module};"))
-            || grouped("use crate::{")
-        {
-            found.push((*module).to_owned());
+    let mut heads = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        for item in items(rest) {
+            heads.insert(item.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>());
         }
     }
-    for (name, word) in
-        [("raglan_models", "models"), ("raglan_shaders", "shaders"), ("raglan_tuner", "tuner"), ("wgpu", "wgpu")]
-    {
-        if code.contains(&format!("{name}::")) {
-            found.push(word.to_owned());
-        }
-    }
+    let mut found: Vec<String> =
+        modules.iter().filter(|module| heads.contains(**module)).map(|m| (*m).to_owned()).collect();
+    let outside =
+        [("raglan_models", "models"), ("raglan_shaders", "shaders"), ("raglan_tuner", "tuner"), ("wgpu", "wgpu")];
+    found.extend(
+        outside.iter().filter(|(name, _)| code.contains(&format!("{name}::"))).map(|(_, word)| (*word).to_owned()),
+    );
+    // The crate's own names for what it re-exports.
+    found.extend(["models", "shaders"].iter().filter(|word| heads.contains(**word)).map(|word| (*word).to_owned()));
     found
+}
+
+/// The paths that follow `crate::`: one, or those of a group, however deep.
+fn items(rest: &str) -> Vec<&str> {
+    let Some(group) = rest.strip_prefix('{') else { return vec![rest] };
+    let (mut depth, mut start, mut items) = (1, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 || (depth == 1 && c == ',') {
+            items.push(group[start..at].trim());
+            start = at + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    items
 }
 
 fn module_of(file: &Path, root: &Path) -> String {
@@ -123,10 +137,13 @@ fn the_reader_of_imports_sees_what_it_must() {
     assert_eq!(named("use crate::gpu::Gpu;", &modules), ["gpu"]);
     assert_eq!(named("use crate::{ops::Ops, plan::{Plan, Planner}};", &modules), ["ops", "plan"]);
     assert_eq!(
-        named("// use crate::gpu::Gpu;\nfn f() {}\n#[cfg(test)]\nuse crate::ops::Ops;", &modules),
+        named("// use crate::gpu::Gpu;\nfn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::ops::Ops;\n}", &modules),
         Vec::<String>::new()
     );
     assert_eq!(named("fn f(x: &wgpu::Buffer) {}", &modules), ["wgpu"]);
+    assert_eq!(named("#[cfg(test)]\nmod tests;\nuse crate::{ops::{A, B}, gpu::Gpu};", &modules), ["gpu", "ops"]);
+    assert_eq!(named("use crate::shaders::BLOCK;", &modules), ["shaders"]);
+    assert_eq!(named("fn f() -> crate::plan::Plan {}", &modules), ["plan"]);
 }
 
 /// The ground packages know none of each other, and no package but the root builds wgpu.

@@ -92,7 +92,7 @@ fn history(seed: u64, pipeline: usize, capacity: usize) -> usize {
         let mut events = scheduler.take_ended();
         if full && let Some((step, samples)) = flying.pop_front() {
             let samples: Vec<_> = samples.into_iter().map(Some).collect();
-            events.extend(scheduler.commit(&step.sampled, &samples, &mut slots));
+            events.extend(scheduler.commit(&step, &samples, &mut slots));
         }
         for event in events {
             match event {
@@ -132,5 +132,55 @@ fn every_answer_is_the_models_whatever_runs_beside_it() {
 fn answers_stay_the_same_when_slots_run_out() {
     for seed in 0..40 {
         history(seed, 1 + seed as usize % 2, 192);
+    }
+}
+
+/// Runs one greedy request as the engine does, submitting a step before the last one is committed where `pipeline` is 2.
+/// Returns its answer, and in which turns a step was submitted.
+fn alone(pipeline: usize, capacity: usize, max_batch_tokens: usize) -> (Vec<u32>, Vec<bool>) {
+    let limits =
+        StepLimits { max_batch_tokens, max_sequences: 4, max_adjustments: 8, max_split_rows: max_batch_tokens.max(9) };
+    let mut scheduler = Scheduler::new(limits);
+    let mut slots = Segments::new(capacity);
+    let mut gpu = Gpu::default();
+    let sampling = SamplingParams { max_tokens: 100, ..SamplingParams::default() };
+    scheduler.add(Sequence::new(RequestId(0), (0..20).collect(), sampling));
+    let (mut answer, mut submitted, mut flying) = (Vec::new(), Vec::new(), None);
+    for _ in 0..1000 {
+        let step = scheduler.next_batch(&mut slots).map(|step| (gpu.run(&step), step));
+        submitted.push(step.is_some());
+        let last = if pipeline == 1 { step } else { std::mem::replace(&mut flying, step) };
+        let events = match last {
+            Some((samples, step)) => {
+                scheduler.commit(&step, &samples.into_iter().map(Some).collect::<Vec<_>>(), &mut slots)
+            }
+            None => scheduler.take_ended(),
+        };
+        for event in events {
+            match event {
+                Event::Token { token, .. } => answer.push(token),
+                Event::Finished { .. } => return (answer, submitted),
+            }
+        }
+    }
+    panic!("the request does not end: {answer:?}");
+}
+
+#[test]
+fn a_lone_answer_submits_a_step_in_every_turn() {
+    let (answer, submitted) = alone(2, 1024, 64);
+    assert_eq!(answer.len(), 100);
+    // The last turn collects.
+    assert!(submitted[..submitted.len() - 1].iter().all(|&step| step), "{submitted:?}");
+}
+
+#[test]
+fn a_full_context_ends_an_answer_at_the_same_token_whatever_the_pipeline() {
+    for capacity in [32, 48, 64, 112] {
+        for max_batch_tokens in [1, 3, 64] {
+            let (one, _) = alone(1, capacity, max_batch_tokens);
+            assert_eq!(one, alone(2, capacity, max_batch_tokens).0, "{capacity} slots");
+            assert_eq!(one.len(), capacity - 20 + 1, "every slot is used, and the last sample needs none");
+        }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Global {
     pub(super) max_context: Option<u32>,
 
     /// Tokens of a step at most: a longer prompt is read in several
-    #[arg(long, global = true, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=65536), help_heading = HEADING)]
+    #[arg(long, global = true, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192), help_heading = HEADING)]
     max_batch_tokens: u32,
 
     /// Steps in flight; 2 prepares one while the adapter runs the other, and answers are the same

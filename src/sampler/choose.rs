@@ -13,12 +13,10 @@ pub struct Candidates {
     total: f64,
     /// Whether they are the whole row.
     whole: bool,
-    /// Whether logits equal to the last were left out, so that which of them came is chance.
-    tied: bool,
 }
 
 impl Candidates {
-    /// Candidates in any order.
+    /// Candidates in any order. `tied`: logits equal to the smallest were left out, so that which of them came is chance.
     pub fn new(mut logits: Vec<(u32, f32)>, total: f64, whole: bool, tied: bool) -> Candidates {
         logits.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         if tied && !whole {
@@ -26,7 +24,7 @@ impl Candidates {
             let last = logits.last().map(|&(_, logit)| logit);
             logits.retain(|&(_, logit)| Some(logit) != last);
         }
-        Candidates { logits, total, whole, tied }
+        Candidates { logits, total, whole }
     }
 
     /// A whole row of logits.
@@ -85,7 +83,10 @@ pub fn choose(params: &SamplingParams, index: usize, candidates: &Candidates) ->
 
     let mut rng = StdRng::seed_from_u64(params.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let draw: f64 = rng.random();
-    let mass = if decided { weights[..kept].iter().sum() } else { total };
+    let mass: f64 = if decided { weights[..kept].iter().sum() } else { total };
+    if !mass.is_finite() {
+        return None;
+    }
     let mut left = draw * mass;
     for (&(token, _), &weight) in logits[..kept].iter().zip(&weights) {
         left -= weight;
@@ -134,6 +135,14 @@ mod tests {
             }
         }
         assert!(asked > 0, "some draws need the whole row");
+    }
+
+    #[test]
+    fn nothing_is_drawn_from_what_is_no_number() {
+        for top_k in [0, 1, 50] {
+            let params = SamplingParams { temperature: 1.0, top_k, ..SamplingParams::default() };
+            assert_eq!(choose(&params, 0, &Candidates::whole(&[0.0, f32::NAN, 1.0], 1.0)), None, "top_k {top_k}");
+        }
     }
 
     #[test]

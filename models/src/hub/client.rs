@@ -133,7 +133,7 @@ impl Hub {
 
     fn authorized<T>(&self, request: ureq::RequestBuilder<T>, url: &str) -> ureq::RequestBuilder<T> {
         match &self.token {
-            Some(token) if url.starts_with(&self.endpoint) => {
+            Some(token) if url.strip_prefix(&self.endpoint).is_some_and(|rest| rest.starts_with('/')) => {
                 request.header("authorization", format!("Bearer {token}"))
             }
             _ => request,
