@@ -70,7 +70,7 @@ fn history(seed: u64, pipeline: usize, capacity: usize) -> usize {
         if next < 30 && rng.random_bool(0.3) {
             let prompt: Vec<u32> = (0..rng.random_range(1..90)).map(|_| rng.random_range(0..1000)).collect();
             // A third of the requests wait for the host between tokens.
-            let presence_penalty = if next % 3 == 0 { 1.0 } else { 0.0 };
+            let presence_penalty = if next.is_multiple_of(3) { 1.0 } else { 0.0 };
             let max_tokens = rng.random_range(1..40);
             let sampling = SamplingParams { max_tokens, presence_penalty, ..SamplingParams::default() };
             wanted.insert(RequestId(next), (prompt.clone(), max_tokens));
