@@ -1,4 +1,4 @@
-//! The allowed direction of imports, read from the sources: who may name whom, as DESIGN's tree says.
+//! The allowed direction of imports, read from the sources: who may name whom, as the README's tree says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ fn imports_only_point_in_the_allowed_direction() {
         let module = module_of(&file, &root);
         let may = allowed
             .get(module.as_str())
-            .unwrap_or_else(|| panic!("{module}: give it a line in this test and in DESIGN's tree"));
+            .unwrap_or_else(|| panic!("{module}: give it a line in this test and in the README's tree"));
         let text = std::fs::read_to_string(&file).expect("a source can be read");
         for name in named(&text, &modules) {
             if name != module && name != "error" && !may.contains(&"*") && !may.contains(&name.as_str()) {

@@ -197,7 +197,11 @@ impl AdapterReport {
             weights_fit: available_bytes.is_none_or(|bytes| weight_bytes <= bytes),
             largest_tensor_bindings: largest.div_ceil(binding),
             longest_context: longest,
-            longest_context_bound_by: if by_binding { "binding" } else { "memory" },
+            longest_context_bound_by: match (by_binding, available_bytes) {
+                (_, None) => "binding, memory unknown",
+                (true, _) => "binding",
+                (false, _) => "memory",
+            },
         })
     }
 
@@ -213,6 +217,10 @@ impl AdapterReport {
             line("", format!("splits the largest tensor over {pieces} bindings of {binding}"))?;
         }
         let bound = match self.longest_context_bound_by {
+            "binding, memory unknown" => {
+                let binding = bytes(self.max_binding_bytes);
+                format!("by a binding of {binding} for a layer's keys; the adapter does not tell its memory")
+            }
             "binding" => format!("by a binding of {} for a layer's keys", bytes(self.max_binding_bytes)),
             _ => format!("by {} of memory", self.available_bytes.map_or(String::new(), |n| bytes(n).to_string())),
         };

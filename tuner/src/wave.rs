@@ -33,16 +33,6 @@ impl WaveModel {
         let busy_us = (cost.bytes / self.bytes_per_us).max(cost.flops / self.flops_per_us);
         self.launch_us + busy_us * waves * self.wave / workgroups
     }
-
-    /// The candidate with the least predicted total time; each is a list of dispatches that depend on one another.
-    ///
-    /// # Panics
-    /// If there is no candidate.
-    pub fn cheapest<'a, T>(&self, candidates: impl IntoIterator<Item = (T, &'a [Cost])>) -> T {
-        let timed =
-            candidates.into_iter().map(|(name, costs)| (name, costs.iter().map(|c| self.predict_us(c)).sum::<f64>()));
-        timed.min_by(|a, b| a.1.total_cmp(&b.1)).expect("at least one candidate").0
-    }
 }
 
 #[cfg(test)]
@@ -63,21 +53,5 @@ mod tests {
         let cost = |workgroups: f64| Cost { bytes: workgroups * 1e4, flops: 0.0, workgroups };
         assert_eq!(MODEL.predict_us(&cost(100.0)), 1002.0);
         assert!((MODEL.predict_us(&cost(101.0)) - 2002.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn splitting_pays_until_the_launch_of_the_merge_eats_it() {
-        let split = |parts: f64| {
-            [
-                Cost { bytes: 1e6, flops: 0.0, workgroups: parts },
-                Cost { bytes: parts * 512.0, flops: 0.0, workgroups: 100.0 },
-            ]
-        };
-        let whole = [Cost { bytes: 1e6, flops: 0.0, workgroups: 1.0 }];
-        let many = split(100.0);
-        assert_eq!(MODEL.cheapest([("whole", &whole[..]), ("many", &many[..])]), "many");
-        let small = [Cost { bytes: 10.0, ..whole[0] }];
-        let small_many = [Cost { bytes: 10.0, ..many[0] }, many[1]];
-        assert_eq!(MODEL.cheapest([("whole", &small[..]), ("many", &small_many[..])]), "whole");
     }
 }
