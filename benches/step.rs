@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const STEPS: usize = 200;
 /// Slots of a sequence.
 const CONTEXT: usize = 256;
-/// What DESIGN asks of record and submit together.
+/// What is asked of record and submit together.
 const TARGET_US: f64 = 1.5;
 /// Forward passes in the longer of two steps: their difference is what a dispatch costs without what a submission does.
 const PASSES: usize = 8;

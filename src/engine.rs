@@ -395,7 +395,8 @@ fn step_limits(
         let limits = StepLimits {
             max_batch_tokens: tokens,
             max_sequences: options.max_sequences.min(tokens).min((binding / row_bytes) as usize).max(1),
-            max_adjustments: spec.vocab_size.max(1 << 16),
+            // All that one sequence can ask for.
+            max_adjustments: spec.vocab_size.max(4096),
             // A sequence of as many segments as there may be, and one more, has room for a token.
             max_split_rows: tokens.max(MAX_SEGMENTS + 1),
         };

@@ -79,7 +79,8 @@ impl Capacity {
         // A sequence of one segment may gain a second in its step; those of more are counted by the scheduler; and
         // long contexts may be split as far as the rest allows.
         let rows = 2 * limits.max_batch_tokens + limits.max_split_rows;
-        let partials = 2 * shape.num_heads * (rows + 512);
+        let spare = (16 * limits.max_batch_tokens).min(512);
+        let partials = 2 * shape.num_heads * (rows + spare);
         let merges = shape.windows.len() * shape.num_kv_heads * limits.max_batch_tokens;
         Capacity { items: merges + shape.windows.len() * partials / shape.group(), merges, partials }
     }

@@ -81,6 +81,10 @@ pub fn choose(params: &SamplingParams, index: usize, candidates: &Candidates) ->
         decided = true;
     }
 
+    // A filter that cuts behind the candidates leaves a mass that they do not tell.
+    if !decided && (params.top_p < 1.0 || params.min_p > 0.0) {
+        return None;
+    }
     let mut rng = StdRng::seed_from_u64(params.seed ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let draw: f64 = rng.random();
     let mass: f64 = if decided { weights[..kept].iter().sum() } else { total };
