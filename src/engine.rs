@@ -1,17 +1,23 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
+mod limits;
+mod score;
+
+pub use limits::longest_context;
+use limits::{slots, step_limits};
+
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::decoder::{Decoder, attention_shape, kv_shape, largest_array_bytes, logits_row_bytes};
+use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission};
-use crate::kv_cache::{KvCache, KvShape};
+use crate::kv_cache::KvCache;
 use crate::ops::{Dtype, Kernels, Ops, Types};
-use crate::plan::{AttentionShape, Planner};
+use crate::plan::Planner;
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler};
-use crate::segments::{MAX_SEGMENTS, QUANTUM, Segments};
+use crate::segments::{QUANTUM, Segments};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
@@ -309,127 +315,4 @@ impl Engine {
             self.gpu.read(&logits.buffer, (4 * row * logits.stride) as u64, 4 * self.spec().vocab_size as u64)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
-
-    /// Runs `tokens` as one sequence from nothing, in steps of at most `chunk` tokens, and gives each step's first row
-    /// and its logits, `[rows, vocab_size]`, to `each`. For tests: it reads all logits back.
-    ///
-    /// # Errors
-    /// As [`Engine::step`], and where the engine is not idle or the tokens do not fit.
-    pub fn logits(&mut self, tokens: &[u32], chunk: usize, mut each: impl FnMut(usize, Vec<f32>)) -> Result<(), Error> {
-        self.score_steps(tokens, chunk, false, |engine, first, rows, _, _| {
-            for row in 0..rows {
-                each(first + row, engine.logits_row(row, 0)?);
-            }
-            Ok(())
-        })
-    }
-
-    /// The loss of every token but the first, in nats: one sequence, from nothing.
-    ///
-    /// # Errors
-    /// As [`Engine::logits`].
-    pub fn losses(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
-        let mut losses = Vec::with_capacity(tokens.len());
-        self.score_steps(tokens, usize::MAX, true, |engine, _, _, outputs, bytes| {
-            losses.extend(engine.sampler.losses_of(outputs, bytes));
-            Ok(())
-        })?;
-        losses.truncate(tokens.len() - 1);
-        Ok(losses)
-    }
-
-    fn score_steps(
-        &mut self,
-        tokens: &[u32],
-        chunk: usize,
-        with_targets: bool,
-        mut each: impl FnMut(&Engine, usize, usize, &Outputs, &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        assert!(self.is_idle(), "an engine scores while it is idle");
-        let mut segments = Vec::new();
-        if tokens.len() < 2 || !self.segments.extend(&mut segments, tokens.len()) {
-            let message = format!("{} tokens to score, wanted 2 to {}", tokens.len(), self.capacity());
-            return Err(Error::Request { message });
-        }
-        let chunk = chunk.min(self.limits.max_sequences).min(self.limits.max_batch_tokens);
-        let mut result = Ok(());
-        for first in (0..tokens.len()).step_by(chunk) {
-            let rows = chunk.min(tokens.len() - first);
-            let mut batch = Batch::new();
-            batch.push(tokens[first..first + rows].iter().copied(), first, &segments);
-            batch.logit_rows = (0..rows as u32).collect();
-            if with_targets {
-                // The last token has no next one; its loss is cut off.
-                batch.targets = (first..first + rows).map(|at| tokens[(at + 1).min(tokens.len() - 1)]).collect();
-            }
-            result = self.run(&batch, 0).and_then(|(submission, outputs)| {
-                let bytes = submission.collect()?;
-                each(self, first, rows, &outputs, &bytes)
-            });
-            if result.is_err() {
-                break;
-            }
-        }
-        self.segments.free(&mut segments);
-        result
-    }
-}
-
-/// Tokens of a step at most, whatever is asked for: what stays within the workgroups of a dispatch.
-const MOST_BATCH_TOKENS: usize = 8192;
-
-/// What a step may hold: the options, less where an array of a step would pass a binding.
-fn step_limits(
-    gpu: &Gpu,
-    spec: &ModelSpec,
-    attention: &AttentionShape,
-    options: &EngineOptions,
-) -> Result<StepLimits, Error> {
-    let binding = gpu.limits().max_binding_bytes;
-    let row_bytes = logits_row_bytes(spec);
-    if spec.vocab_size > 1 << 24 || row_bytes > binding {
-        return Err(Error::VocabularyTooLarge { met: spec.vocab_size, row_bytes, limit: binding });
-    }
-    let mut tokens = options.max_batch_tokens.clamp(1, MOST_BATCH_TOKENS);
-    loop {
-        let limits = StepLimits {
-            max_batch_tokens: tokens,
-            max_sequences: options.max_sequences.min(tokens).min((binding / row_bytes) as usize).max(1),
-            // All that one sequence can ask for.
-            max_adjustments: spec.vocab_size.max(4096),
-            // A sequence of as many segments as there may be, and one more, has room for a token.
-            max_split_rows: tokens.max(MAX_SEGMENTS + 1),
-        };
-        let largest = largest_array_bytes(spec, attention, &limits);
-        if largest <= binding {
-            return Ok(limits);
-        }
-        if tokens == 1 {
-            return Err(Error::StepTooLarge { bytes: largest, limit: binding });
-        }
-        tokens /= 2;
-    }
-}
-
-/// The default context where the adapter does not tell its memory.
-const UNKNOWN_MEMORY_CONTEXT: usize = 8192;
-
-/// Slots of the cache: what was asked for, else the model's positions; never more than a binding or the memory holds.
-fn slots(gpu: &Gpu, spec: &ModelSpec, shape: &KvShape, weight_bytes: u64, options: &EngineOptions) -> usize {
-    // Without a word on memory, a cache for all positions of a long-context model could be larger than the machine.
-    let default = match gpu.summary().memory {
-        Some(_) => spec.max_position_embeddings,
-        None => spec.max_position_embeddings.min(UNKNOWN_MEMORY_CONTEXT),
-    };
-    let wanted = options.max_context.unwrap_or(default).next_multiple_of(QUANTUM);
-    wanted.min(longest_context(gpu, shape, weight_bytes)).max(QUANTUM)
-}
-
-/// The most slots that fit beside the weights: within a binding an arena, within the adapter's memory in all.
-pub fn longest_context(gpu: &Gpu, shape: &KvShape, weight_bytes: u64) -> usize {
-    let binding = gpu.limits().max_binding_bytes / shape.arena_slot_bytes();
-    let memory = gpu.summary().memory.as_ref().map_or(u64::MAX, |memory| memory.available_bytes());
-    // A tenth stays for a step's scratch memory and for others.
-    let room = (memory / 10 * 9).saturating_sub(weight_bytes) / shape.slot_bytes();
-    (binding.min(room) as usize) / QUANTUM * QUANTUM
 }
