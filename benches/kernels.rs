@@ -5,7 +5,7 @@ use raglan::batch::StepLimits;
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::plan::{AttentionShape, Planner};
-use raglan::shaders::matmul::{self, MatmulParams};
+use raglan::shaders::matmul::{self, LinearParams};
 use raglan::shaders::{Part, Variant, WeightFormat, matvec};
 use std::time::Instant;
 
@@ -61,7 +61,7 @@ fn measure(
     let x = gpu.buffer("x", (rows * inner * 4) as u64)?;
     let out = gpu.buffer("out", (rows * cols * 4) as u64)?;
     let absent = gpu.buffer("absent", 256)?;
-    let params = MatmulParams {
+    let params = LinearParams {
         rows: rows as u32,
         cols: cols as u32,
         blocks: (inner / 32) as u32,
@@ -76,7 +76,7 @@ fn measure(
     let reduce = if gpu.limits().subgroups { Part::ReduceSubgroup } else { Part::ReduceShared };
     let parts = [Part::Weight(format), act, reduce];
     let workgroups = if is_matvec {
-        matvec::workgroups(&bytemuck::cast(params), &choice.schedule)
+        matvec::workgroups(&params, &choice.schedule)
     } else {
         matmul::workgroups(&params, &choice.schedule)
     };

@@ -5,8 +5,8 @@ use crate::layout::gpu_struct;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
-    /// Immediates of `matmul.wgsl`; the fields mean what `MatvecParams`' mean.
-    pub struct MatmulParams {
+    /// Immediates of `matmul.wgsl` and `matvec.wgsl`.
+    pub struct LinearParams {
         /// Rows of x and out.
         pub rows: u32,
         /// Columns of out in this binding.
@@ -32,7 +32,7 @@ pub static KERNEL: Kernel = Kernel {
     source: include_str!("matmul.wgsl"),
     parts: &[PartKind::Weight, PartKind::Act],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    immediates: MatmulParams::LAYOUT,
+    immediates: LinearParams::LAYOUT,
     structs: &[],
     tunables: &[
         Tunable { name: "LANES_M", values: &[8, 1, 16] },
@@ -59,7 +59,7 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Workgroups of a dispatch.
-pub fn workgroups(params: &MatmulParams, schedule: &Schedule) -> [u32; 3] {
+pub fn workgroups(params: &LinearParams, schedule: &Schedule) -> [u32; 3] {
     let value = |name| KERNEL.value(schedule, name);
     [
         params.cols.div_ceil(value("LANES_N") * value("TILE_N")),

@@ -5,7 +5,7 @@
 // Lane (i, j) owns the rows i + a * LANES_M and the columns j + b * LANES_N of its workgroup's tile.
 // Linked with one of weight_*.wgsl and one of act_*.wgsl.
 
-struct MatmulParams {
+struct LinearParams {
     rows: u32,              // of x and out
     cols: u32,              // of out in this binding: rows of the weights
     blocks: u32,            // of 32 columns of x
@@ -16,7 +16,7 @@ struct MatmulParams {
     bias: u32,              // 1: add bias
 }
 
-var<immediate> params: MatmulParams;
+var<immediate> params: LinearParams;
 
 @group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
 @group(0) @binding(3) var<storage, read> bias: array<f32>;             // [out_stride]

@@ -1,30 +1,8 @@
 //! `matvec.wgsl`: a few rows times a weight matrix of any format.
 
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
-use crate::layout::gpu_struct;
+use crate::matmul::LinearParams;
 use crate::{GpuStruct, PartKind};
-
-gpu_struct! {
-    /// Immediates of `matvec.wgsl`.
-    pub struct MatvecParams {
-        /// Rows of x and out.
-        pub rows: u32,
-        /// Columns of out in this binding.
-        pub cols: u32,
-        /// Stretches of 32 columns of x.
-        pub blocks: u32,
-        /// 16-byte words from one weight row to the next.
-        pub weight_row_quads: u32,
-        /// File blocks of a weight row.
-        pub weight_blocks: u32,
-        /// Where this binding's columns start in out and bias.
-        pub first_col: u32,
-        /// From one row of out to the next.
-        pub out_stride: u32,
-        /// 1 to add the bias.
-        pub bias: u32,
-    }
-}
 
 /// Shape: `[rows, cols, inner]`.
 pub static KERNEL: Kernel = Kernel {
@@ -32,7 +10,7 @@ pub static KERNEL: Kernel = Kernel {
     source: include_str!("matvec.wgsl"),
     parts: &[PartKind::Weight, PartKind::Act, PartKind::Reduce],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
-    immediates: MatvecParams::LAYOUT,
+    immediates: LinearParams::LAYOUT,
     structs: &[],
     tunables: &[
         Tunable { name: "LANES", values: &[64, 32, 128, 256] },
@@ -51,6 +29,6 @@ pub static KERNEL: Kernel = Kernel {
 };
 
 /// Workgroups of a dispatch.
-pub fn workgroups(params: &MatvecParams, schedule: &Schedule) -> [u32; 3] {
+pub fn workgroups(params: &LinearParams, schedule: &Schedule) -> [u32; 3] {
     [params.cols.div_ceil(KERNEL.value(schedule, "TILE_N")), params.rows.div_ceil(KERNEL.value(schedule, "TILE_M")), 1]
 }

@@ -2,7 +2,7 @@
 // A workgroup computes TILE_N columns of out for up to TILE_M rows; its lanes stride over the columns of the weights.
 // Linked with one of weight_*.wgsl, one of act_*.wgsl and one of reduce_*.wgsl.
 
-struct MatvecParams {
+struct LinearParams {
     rows: u32,              // of x and out
     cols: u32,              // of out in this binding: rows of the weights
     blocks: u32,            // of 32 columns of x
@@ -13,7 +13,7 @@ struct MatvecParams {
     bias: u32,              // 1: add bias
 }
 
-var<immediate> params: MatvecParams;
+var<immediate> params: LinearParams;
 
 @group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
 @group(0) @binding(3) var<storage, read> bias: array<f32>;             // [out_stride]

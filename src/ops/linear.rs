@@ -1,8 +1,7 @@
 use super::{Ops, Rows};
 use crate::weights::Matrix;
-use raglan_shaders::matmul::{self, MatmulParams};
-use raglan_shaders::matvec::{self, MatvecParams};
-use raglan_shaders::{BLOCK, Part};
+use raglan_shaders::matmul::{self, LinearParams};
+use raglan_shaders::{BLOCK, Part, matvec};
 
 impl Ops<'_> {
     /// `out = x · weightᵀ + bias`: `[rows, inner]` → `[rows, weight.rows]`, one dispatch a piece of the matrix.
@@ -12,7 +11,7 @@ impl Ops<'_> {
         let types = self.kernels.types;
         let bias = weight.bias.as_ref().unwrap_or(&self.kernels.absent);
         for piece in &weight.pieces {
-            let params = MatmulParams {
+            let params = LinearParams {
                 rows: rows as u32,
                 cols: piece.rows as u32,
                 blocks: (x.stride / BLOCK) as u32,
@@ -25,16 +24,13 @@ impl Ops<'_> {
             let choice = self.kernels.planner.linear(rows, piece.rows, weight.inner);
             let buffers = [&piece.buffer, &piece.buffer, &x.buffer, bias, &out.buffer].map(Into::into);
             let part = Part::Weight(piece.format);
-            if std::ptr::eq(choice.kernel, &matvec::KERNEL) {
-                let params: MatvecParams = bytemuck::cast(params);
-                let workgroups = matvec::workgroups(&params, &choice.schedule);
-                let variant = choice.kernel.variant(&[part, types.act, types.reduce], choice.schedule);
-                self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+            let (parts, workgroups) = if std::ptr::eq(choice.kernel, &matvec::KERNEL) {
+                (&[part, types.act, types.reduce][..], matvec::workgroups(&params, &choice.schedule))
             } else {
-                let workgroups = matmul::workgroups(&params, &choice.schedule);
-                let variant = choice.kernel.variant(&[part, types.act], choice.schedule);
-                self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
-            }
+                (&[part, types.act][..], matmul::workgroups(&params, &choice.schedule))
+            };
+            let variant = choice.kernel.variant(parts, choice.schedule);
+            self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::self_test::data::{WeightRows, floats, store};
 use crate::self_test::rig::{Failure, Rig};
-use raglan_shaders::matmul::{self, MatmulParams};
+use raglan_shaders::matmul::{self, LinearParams};
 use raglan_shaders::matvec;
 use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
 
@@ -108,7 +108,7 @@ fn check(
     let out_stride = cols + 3;
     let mut out = bytemuck::cast_slice(&vec![UNTOUCHED; (rows + 1) * out_stride]).to_vec();
     for columns in [0..first_cols, first_cols..cols] {
-        let params = MatmulParams {
+        let params = LinearParams {
             rows: rows as u32,
             cols: columns.len() as u32,
             blocks: weight.blocks() as u32,
@@ -119,7 +119,7 @@ fn check(
             bias: bias.into(),
         };
         let workgroups = match is_matvec {
-            true => matvec::workgroups(&bytemuck::cast(params), schedule),
+            true => matvec::workgroups(&params, schedule),
             false => matmul::workgroups(&params, schedule),
         };
         if columns.is_empty() {
