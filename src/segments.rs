@@ -1,14 +1,45 @@
 //! The slot allocator: which slots of the KV cache belong to which sequence. No GPU.
 //!
-//! A sequence owns contiguous runs of slots, the same in every layer; it grows in place while the next slots are free,
-//! and opens another run, up to [`MAX_SEGMENTS`], when they are not.
+//! A *span* is a contiguous run of slots that holds consecutive positions; a *table* is what one sequence (or a kept
+//! prefix) has: a short list of spans, in order of position. Tables share a span after a [`fork`](Segments::fork), and a
+//! move changes one record whatever the number of tables. A table grows in place at the end of its last span, where no
+//! other needs those positions. What no table needs of a span, at its front or its end, is free again at once, in whole
+//! quanta; between two spans lies a *gap*.
+//!
+//! Growth that meets a neighbour takes the cheapest of: slide spans within a stretch of the arena so that their gaps come
+//! together, gather the last spans in the largest gap, open another span. In the background spans of one table are
+//! merged, by copying ahead where that takes more rows than a step may move.
+//!
+//! The GPU does everything in order: a step's moves run after all earlier steps and before the step's own appends and
+//! attention. So a move may copy any row that an earlier step wrote, and a slot may be used again as soon as it is free.
 
-use std::collections::BTreeMap;
+mod background;
+mod check;
+mod fork;
+mod groups;
+mod grow;
+mod moves;
+mod policy;
+mod spans;
+
+#[cfg(test)]
+mod copy_tests;
+#[cfg(any(test, fuzzing))]
+pub mod history;
+#[cfg(test)]
+mod tests;
+
+pub use groups::{SlotGroups, Tables};
+pub use moves::Move;
+pub use policy::{Counters, Policy};
+
+use smallvec::SmallVec;
+use spans::{Piece, Span, SpanId, TableState};
 
 /// Slots are given out in multiples of this.
 pub const QUANTUM: usize = 16;
 
-/// Runs that a sequence may have.
+/// Runs that a table may have.
 pub const MAX_SEGMENTS: usize = 8;
 
 /// A contiguous run of slots that holds consecutive positions of one sequence.
@@ -18,24 +49,67 @@ pub struct Segment {
     pub first_slot: usize,
     /// The position whose keys lie there.
     pub first_position: usize,
-    /// Slots that the sequence may use.
+    /// Positions that lie there.
     pub count: usize,
 }
 
+/// A sequence's, or a kept prefix's, slots in one KV group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Table(u32);
+
 /// Free and used slots of one KV group.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Segments {
+    policy: Policy,
     capacity: usize,
-    /// Free runs: first slot → slots. No two touch.
-    gaps: BTreeMap<usize, usize>,
+    /// Slots of no span; what a copy ahead has reserved counts, since that is given up when it is wanted.
+    free: usize,
+    /// By id; the first two are the walls at both ends of the arena.
+    spans: Vec<Span>,
+    vacant_spans: Vec<SpanId>,
+    tables: Vec<TableState>,
+    vacant_tables: Vec<u32>,
+    /// Tables that are in use and may grow.
+    growing: usize,
+    /// Spans that are copied ahead, oldest first.
+    copies: Vec<SpanId>,
+    /// Of this step.
+    moves: Vec<Move>,
+    /// Rows of `moves`.
+    moved: usize,
+    /// Counts `take_moves`.
+    step: u64,
+    counters: Counters,
 }
 
 impl Segments {
-    /// All of `capacity` slots free; a last part of a quantum is not used.
+    /// All of `capacity` slots free, under the default policy; a last part of a quantum is not used.
     pub fn new(capacity: usize) -> Self {
-        let capacity = capacity / QUANTUM * QUANTUM;
-        let gaps = if capacity > 0 { BTreeMap::from([(0, capacity)]) } else { BTreeMap::new() };
-        Segments { capacity, gaps }
+        Self::with_policy(capacity, Policy::default())
+    }
+
+    /// All of `capacity` slots free; a last part of a quantum is not used.
+    ///
+    /// # Panics
+    /// If the policy's quantum is no multiple of [`QUANTUM`].
+    pub fn with_policy(capacity: usize, policy: Policy) -> Self {
+        assert!(policy.quantum > 0 && policy.quantum.is_multiple_of(QUANTUM), "a quantum of {}", policy.quantum);
+        let capacity = capacity / policy.quantum * policy.quantum;
+        Segments {
+            policy,
+            capacity,
+            free: capacity,
+            spans: Span::walls(capacity),
+            vacant_spans: Vec::new(),
+            tables: Vec::new(),
+            vacant_tables: Vec::new(),
+            growing: 0,
+            copies: Vec::new(),
+            moves: Vec::new(),
+            moved: 0,
+            step: 1,
+            counters: Counters::default(),
+        }
     }
 
     /// Slots in all.
@@ -43,174 +117,185 @@ impl Segments {
         self.capacity
     }
 
-    /// Free slots.
+    /// Slots that no table needs.
     pub fn free_slots(&self) -> usize {
-        self.gaps.values().sum()
+        self.free
     }
 
-    /// Takes free slots out of use, so that sequences must lie around them.
+    /// What has been done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The constants in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes free slots out of use for ever, and the rest of the quanta that they touch, so that tables must lie around
+    /// them: for tests.
     ///
     /// # Panics
     /// If they are not free.
     pub fn hold(&mut self, first_slot: usize, count: usize) {
-        self.take(first_slot, count);
+        let quantum = self.policy.quantum;
+        let first = first_slot / quantum * quantum;
+        let count = (first_slot + count).next_multiple_of(quantum) - first;
+        self.abort_copies();
+        let left = self.ids().take_while(|&id| self.span(id).first_slot <= first).last();
+        let left = left.expect("the left wall lies before all slots");
+        let fits = self.end(left) <= first && first + count <= self.span(self.span(left).right).first_slot;
+        assert!(fits, "slots {first}..{} are free", first + count);
+        self.insert(left, Span::held(first, count));
+        self.free -= count;
     }
 
-    /// Makes `segments` reach `tokens` positions, in place where the next slots are free. `false`, with nothing changed,
-    /// where the slots or the cap on runs do not allow it.
-    pub fn extend(&mut self, segments: &mut Vec<Segment>, tokens: usize) -> bool {
-        let before = segments.len();
-        let last_before = segments.last().copied();
-        loop {
-            let reach = segments.last().map_or(0, |s| s.first_position + s.count);
-            if reach >= tokens {
-                return true;
+    /// A table without positions.
+    pub fn admit(&mut self) -> Table {
+        self.growing += 1;
+        self.new_table(TableState::default())
+    }
+
+    /// One past the table's last position.
+    pub fn reach(&self, table: Table) -> usize {
+        self.table(table).reach
+    }
+
+    /// The first position that the table still has.
+    pub fn first_position(&self, table: Table) -> usize {
+        self.table(table).first
+    }
+
+    /// Where the table's positions lie now, in order: good until the next call that moves.
+    pub fn segments(&self, table: Table) -> SmallVec<[Segment; MAX_SEGMENTS]> {
+        let state = self.table(table);
+        let mut segments = SmallVec::new();
+        for index in 0..state.pieces.len() {
+            let (start, end) = state.range(index);
+            if start == end {
+                continue; // all of a window was given back, but for the quantum that it grows on in
             }
-            let wanted = (tokens - reach).next_multiple_of(QUANTUM);
-            if let Some(last) = segments.last_mut()
-                && let Some(&gap) = self.gaps.get(&(last.first_slot + last.count))
-            {
-                let taken = wanted.min(gap);
-                self.take(last.first_slot + last.count, taken);
-                last.count += taken;
-                continue;
+            let span = self.span(state.pieces[index].span);
+            let first_slot = span.first_slot + (start - span.first_position);
+            segments.push(Segment { first_slot, first_position: start, count: end - start });
+        }
+        segments
+    }
+
+    /// Rows that this step moves until now.
+    pub fn moving(&self) -> usize {
+        self.moved
+    }
+
+    /// The rows of the table below `computed` are written, or will be by the steps that were submitted: only those are copied
+    /// ahead of a move. Without this word they count as written when the table grows again.
+    pub fn note_written(&mut self, table: Table, computed: usize) {
+        let state = self.table_mut(table);
+        state.before = computed.min(state.reach);
+    }
+
+    /// Runs that the table lies in.
+    pub fn segments_len(&self, table: Table) -> usize {
+        self.table(table).pieces.len()
+    }
+
+    /// Slots that the table occupies, alone or with others.
+    pub fn slots_of(&self, table: Table) -> usize {
+        self.table(table).pieces.iter().map(|piece| self.span(piece.span).slots).sum()
+    }
+
+    /// Whether they could be free, if every settled table were freed.
+    pub fn could_admit(&self, tokens: usize) -> bool {
+        let settled = |user: &u32| self.tables[*user as usize].settled;
+        let live = self.spans.iter().filter(|span| !span.users.is_empty() && span.users.iter().all(settled));
+        self.quanta(tokens) + self.head_room() <= self.free + live.map(|span| span.slots).sum::<usize>()
+    }
+
+    /// Whether a new table of `tokens` positions and the head-room are free. Where nothing grows, no head-room is kept.
+    pub fn may_admit(&self, tokens: usize) -> bool {
+        self.quanta(tokens) + self.head_room() <= self.free
+    }
+
+    /// Positions from `tokens` on are not needed any more.
+    pub fn truncate(&mut self, table: Table, tokens: usize) {
+        let state = self.table_mut(table);
+        if tokens >= state.reach {
+            return;
+        }
+        state.reach = tokens;
+        state.first = state.first.min(tokens);
+        state.before = state.before.min(tokens);
+        while let Some(&Piece { span, .. }) = self.table(table).pieces.last().filter(|piece| piece.start >= tokens) {
+            self.table_mut(table).pieces.pop();
+            self.leave(span, table);
+        }
+        if let Some(&Piece { span, .. }) = self.table(table).pieces.last() {
+            self.trim(span);
+        }
+    }
+
+    /// Positions below `position` are not needed any more: whole quanta come back. An empty table begins in that quantum.
+    pub fn release_front(&mut self, table: Table, position: usize) {
+        let quantum = self.policy.quantum;
+        let state = self.table_mut(table);
+        if state.pieces.is_empty() && position > state.reach {
+            // What comes back to a window begins there.
+            let start = position / quantum * quantum;
+            (state.first, state.before, state.reach) = (start, start, start);
+        }
+        let position = position.min(state.reach);
+        if position <= state.first {
+            return;
+        }
+        state.first = position;
+        while let Some(&Piece { span, start }) = self.table(table).pieces.first() {
+            let state = self.table(table);
+            let end = state.range(0).1;
+            // A last quantum that is partly filled stays: the table grows on there.
+            let stays = state.pieces.len() == 1 && !(end - self.span(span).first_position).is_multiple_of(quantum);
+            if end > position || stays {
+                self.table_mut(table).pieces[0].start = start.max(position.min(end));
+                break;
             }
-            if segments.len() == MAX_SEGMENTS || self.gaps.is_empty() {
-                self.undo(segments, before, last_before);
-                return false;
-            }
-            let (first_slot, taken) = self.place(wanted);
-            self.take(first_slot, taken);
-            segments.push(Segment { first_slot, first_position: reach, count: taken });
+            self.table_mut(table).pieces.remove(0);
+            self.leave(span, table);
+        }
+        if let Some(&Piece { span, .. }) = self.table(table).pieces.first()
+            && position >= self.span(span).first_position + quantum
+        {
+            self.trim(span);
         }
     }
 
-    /// Gives every slot of `segments` back.
-    pub fn free(&mut self, segments: &mut Vec<Segment>) {
-        for segment in segments.drain(..) {
-            self.give(segment.first_slot, segment.count);
+    /// Ends the table: what no other needs is free.
+    pub fn free(&mut self, table: Table) {
+        self.truncate(table, 0);
+        self.growing -= usize::from(!self.table(table).settled);
+        self.tables[table.0 as usize] = TableState { vacant: true, ..TableState::default() };
+        self.vacant_tables.push(table.0);
+    }
+
+    /// The table will not grow any more: a kept prefix. Nothing keeps room for it.
+    pub fn settle(&mut self, table: Table) {
+        if !std::mem::replace(&mut self.table_mut(table).settled, true) {
+            self.growing -= 1;
+        }
+        if let Some(&Piece { span, .. }) = self.table(table).pieces.last() {
+            self.stop_writing(span, table);
         }
     }
 
-    /// Where a new run of `wanted` slots goes, and how many it gets: the start of the arena where that is free, else the
-    /// middle of the largest gap, so that both the run and its neighbour can grow.
-    fn place(&self, wanted: usize) -> (usize, usize) {
-        let (&start, &gap) = self.gaps.iter().max_by_key(|(start, gap)| (**gap, usize::MAX - **start)).expect("a gap");
-        if start == 0 || gap <= wanted {
-            return (start, gap.min(wanted));
-        }
-        let lead = (gap - wanted) / 2 / QUANTUM * QUANTUM;
-        (start + lead, wanted)
+    /// The moves of this step, in order, and the end of the step: called once in each, before its batch is built.
+    pub fn take_moves(&mut self) -> Vec<Move> {
+        let moves = self.take_moves_until_now();
+        self.moved = 0;
+        moves
     }
 
-    fn take(&mut self, first: usize, count: usize) {
-        let (&start, &gap) = self.gaps.range(..=first).next_back().expect("slots lie in a gap");
-        assert!(first + count <= start + gap, "slots {first}..{} lie in a gap", first + count);
-        self.gaps.remove(&start);
-        if first > start {
-            self.gaps.insert(start, first - start);
-        }
-        if first + count < start + gap {
-            self.gaps.insert(first + count, start + gap - first - count);
-        }
-    }
-
-    fn give(&mut self, mut first: usize, mut count: usize) {
-        if let Some((&start, &gap)) = self.gaps.range(..first).next_back() {
-            assert!(start + gap <= first, "slots {first}.. were free already");
-            if start + gap == first {
-                self.gaps.remove(&start);
-                (first, count) = (start, gap + count);
-            }
-        }
-        if let Some(next) = self.gaps.remove(&(first + count)) {
-            count += next;
-        }
-        let was_free = self.gaps.insert(first, count);
-        assert!(was_free.is_none(), "slots {first}.. were free already");
-    }
-
-    fn undo(&mut self, segments: &mut Vec<Segment>, before: usize, last_before: Option<Segment>) {
-        for segment in segments.drain(before..) {
-            self.give(segment.first_slot, segment.count);
-        }
-        if let (Some(last), Some(old)) = (segments.last_mut(), last_before) {
-            let grown = last.count - old.count;
-            *last = old;
-            if grown > 0 {
-                self.give(old.first_slot + old.count, grown);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
-
-    #[test]
-    fn a_lone_sequence_grows_in_place_to_the_last_slot() {
-        let mut slots = Segments::new(1024);
-        let mut segments = Vec::new();
-        for tokens in 1..=1024 {
-            assert!(slots.extend(&mut segments, tokens));
-            assert_eq!(segments.len(), 1);
-        }
-        assert_eq!(slots.free_slots(), 0);
-        assert!(!slots.extend(&mut segments, 1025));
-        slots.free(&mut segments);
-        assert_eq!(slots.gaps, BTreeMap::from([(0, 1024)]));
-    }
-
-    #[test]
-    fn every_slot_has_one_owner_whatever_the_order() {
-        for seed in 0..50 {
-            let mut rng = StdRng::seed_from_u64(seed);
-            let mut slots = Segments::new(2048);
-            let mut live: Vec<(Vec<Segment>, usize)> = Vec::new();
-            for _ in 0..300 {
-                if live.is_empty() || rng.random_bool(0.2) {
-                    live.push((Vec::new(), 0));
-                }
-                let index = rng.random_range(0..live.len());
-                if rng.random_bool(0.1) {
-                    slots.free(&mut live.swap_remove(index).0);
-                } else {
-                    let (segments, tokens) = &mut live[index];
-                    let wanted = *tokens + rng.random_range(1..200);
-                    let before = (segments.clone(), slots.gaps.clone());
-                    if slots.extend(segments, wanted) {
-                        *tokens = wanted;
-                    } else {
-                        assert_eq!(
-                            (&before.0, &before.1),
-                            (&*segments, &slots.gaps),
-                            "seed {seed}: a refusal changes nothing"
-                        );
-                    }
-                }
-                check(&slots, &live, seed);
-            }
-        }
-    }
-
-    fn check(slots: &Segments, live: &[(Vec<Segment>, usize)], seed: u64) {
-        let mut owners = vec![0; slots.capacity()];
-        for (&start, &gap) in &slots.gaps {
-            owners[start..start + gap].iter_mut().for_each(|o| *o += 1);
-        }
-        for (segments, tokens) in live {
-            assert!(segments.len() <= MAX_SEGMENTS, "seed {seed}");
-            let mut position = 0;
-            for segment in segments {
-                assert_eq!(segment.first_position, position, "seed {seed}");
-                position += segment.count;
-                owners[segment.first_slot..segment.first_slot + segment.count].iter_mut().for_each(|o| *o += 1);
-            }
-            assert!(position >= *tokens, "seed {seed}");
-        }
-        assert!(owners.iter().all(|&o| o == 1), "seed {seed}");
+    /// The moves of this step until now, in order, for something that must come after them: what tables have then counts as
+    /// written. They still count against what a step may move.
+    pub fn take_moves_until_now(&mut self) -> Vec<Move> {
+        self.step += 1;
+        std::mem::take(&mut self.moves)
     }
 }
