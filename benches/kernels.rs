@@ -4,7 +4,7 @@
 use raglan::batch::StepLimits;
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
-use raglan::plan::{AttentionShape, Planner};
+use raglan::plan::{AttentionShape, Numerics, Planner};
 use raglan::shaders::matmul::{self, LinearParams};
 use raglan::shaders::{Part, Variant, WeightFormat, matvec};
 use std::time::Instant;
@@ -20,9 +20,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{} · {} {}", summary.name, summary.driver, summary.driver_info);
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-    let attention =
-        AttentionShape { num_heads: 9, num_kv_heads: 3, head_stride: 64, element_bytes: 4, windows: vec![None] };
-    let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1, max_split_rows: 512 };
+    let attention = AttentionShape {
+        num_heads: 9,
+        num_kv_heads: 3,
+        head_stride: 64,
+        element_bytes: 4,
+        windows: vec![None],
+        numerics: Numerics::Fast,
+    };
+    let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1 };
     let planner = Planner::new(attention, class, &limits);
 
     println!("| weights | inputs | rows | GFLOP/s, median of 5 | lowest – highest |\n| --- | --- | --- | --- | --- |");

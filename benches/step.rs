@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gpu = Gpu::open(&GpuOptions::default())?;
     let summary = gpu.summary();
     println!("{} · {} {}", summary.name, summary.driver, summary.driver_info);
-    let limits = StepLimits { max_batch_tokens: 64, max_sequences: 64, max_adjustments: 64, max_split_rows: 64 };
+    let limits = StepLimits { max_batch_tokens: 64, max_sequences: 64, max_adjustments: 64 };
     let steps = Steps::new(&gpu, limits)?;
 
     println!(
@@ -95,10 +95,10 @@ fn median_and_lowest(costs: &[Cost], of: &dyn Fn(&Cost) -> Duration) -> (f64, f6
 
 /// One token for each sequence, at `position`.
 fn batch(sequences: usize, position: usize) -> Batch {
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(1);
     for sequence in 0..sequences {
         let segment = Segment { first_slot: sequence * CONTEXT, first_position: 0, count: CONTEXT };
-        batch.push([sequence as u32], position, &[segment]);
+        batch.push([sequence as u32], position, &[[segment]]);
         batch.want_last_logits();
     }
     batch
@@ -117,7 +117,7 @@ impl Steps {
         Ok(Steps {
             decoder: Decoder::new(gpu, spec, weights, &kernels, &limits, CONTEXT)?,
             sampler: Sampler::new(gpu, spec.vocab_size, &limits)?,
-            kv_cache: KvCache::allocate(gpu, &kv_shape, limits.max_sequences * CONTEXT, QUANTUM)?,
+            kv_cache: KvCache::allocate(gpu, &kv_shape, &[limits.max_sequences * CONTEXT], QUANTUM)?,
             ring: gpu.step_ring(2, 1 << 20, Sampler::output_bytes(&limits))?,
             kernels,
             gpu: gpu.clone(),

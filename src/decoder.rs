@@ -5,11 +5,12 @@ use crate::error::Error;
 use crate::gpu::{Buffer, Gpu};
 use crate::kv_cache::{KvCache, KvShape};
 use crate::ops::{Kernels, Ops, Partials, RopeShape, Rows, Types};
-use crate::plan::{AttentionShape, Capacity};
+use crate::plan::{AttentionShape, Capacity, Numerics};
 use crate::weights::Weights;
 use raglan_models::ModelSpec;
 use raglan_shaders::attention::AttentionItem;
 use raglan_shaders::attention::merge::AttentionMerge;
+use raglan_shaders::move_rows::RowMove;
 use raglan_shaders::{BLOCK, attention, rope_append, round_up};
 
 /// A model on the GPU: weights, and the memory that one step works in.
@@ -18,9 +19,8 @@ pub struct Decoder {
     spec: ModelSpec,
     weights: Weights,
     shape: RopeShape,
-    /// The windows of the layers, each once, and each layer's place among them.
+    /// The window of each KV group.
     windows: Vec<Option<usize>>,
-    layer_windows: Vec<usize>,
     rope: Buffer,
     inputs: Inputs,
     scratch: Scratch,
@@ -30,8 +30,10 @@ pub struct Decoder {
 #[derive(Debug)]
 struct Inputs {
     token_ids: Buffer,
-    places: Buffer,
+    /// One a KV group.
+    places: Vec<Buffer>,
     logit_rows: Buffer,
+    moves: Buffer,
     partials: Partials,
 }
 
@@ -68,13 +70,15 @@ pub fn attention_shape(spec: &ModelSpec, types: &Types) -> Result<AttentionShape
         head_stride,
         element_bytes: types.kv_bytes(),
         windows,
+        numerics: Numerics::Fast,
     })
 }
 
 /// What a slot of a model's cache takes.
 pub fn kv_shape(spec: &ModelSpec, attention: &AttentionShape) -> KvShape {
+    let group = |window| attention.windows.iter().position(|w| *w == window).expect("every window is listed");
     KvShape {
-        layers: spec.layers.len(),
+        layer_groups: spec.layers.iter().map(|layer| group(layer.sliding_window)).collect(),
         num_kv_heads: attention.num_kv_heads,
         head_stride: attention.head_stride,
         element_bytes: attention.element_bytes,
@@ -105,15 +109,13 @@ impl Decoder {
             k_col: starts[1],
             v_col: starts[2],
         };
-        let window_of = |window| attention.windows.iter().position(|w| *w == window).expect("every window is listed");
-        let layer_windows = spec.layers.iter().map(|layer| window_of(layer.sliding_window)).collect();
         let table = rope_append::table(&spec.rope.inv_freq(), spec.rope.attention_factor(), max_positions);
         let rope = gpu.buffer("rope table", size_of_val(&table[..]) as u64)?;
         gpu.upload(&rope, 0, bytemuck::cast_slice(&table))?;
-        let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), attention.head_stride)?;
+        let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), &attention)?;
         let scratch = Scratch::new(gpu, spec, &weights, &kernels.types, limits, attention.head_stride)?;
         let windows = attention.windows;
-        Ok(Decoder { spec: spec.clone(), weights, shape, windows, layer_windows, rope, inputs, scratch })
+        Ok(Decoder { spec: spec.clone(), weights, shape, windows, rope, inputs, scratch })
     }
 
     /// The model.
@@ -133,34 +135,41 @@ impl Decoder {
 
     /// Writes a step's arrays to the GPU; comes before the step's first dispatch.
     pub fn write_inputs(&self, ops: &mut Ops<'_>, batch: &Batch) {
-        let places: Vec<[u32; 2]> = batch.positions.iter().zip(&batch.slots).map(|(&p, &s)| [p, s]).collect();
         let inputs = &self.inputs;
         ops.recorder.write(&inputs.token_ids, 0, bytemuck::cast_slice(&batch.token_ids));
-        ops.recorder.write(&inputs.places, 0, bytemuck::cast_slice(&places));
+        for (group, buffer) in batch.groups.iter().zip(&inputs.places) {
+            let places: Vec<[u32; 2]> = batch.positions.iter().zip(&group.slots).map(|(&p, &s)| [p, s]).collect();
+            ops.recorder.write(buffer, 0, bytemuck::cast_slice(&places));
+        }
         ops.recorder.write(&inputs.logit_rows, 0, bytemuck::cast_slice(&batch.logit_rows));
+        ops.recorder.write(&inputs.moves, 0, bytemuck::cast_slice(&ops.plan.moves));
         ops.recorder.write(&inputs.partials.items, 0, bytemuck::cast_slice(&ops.plan.items));
+        ops.recorder.write(&inputs.partials.parts, 0, bytemuck::cast_slice(&ops.plan.parts));
         ops.recorder.write(&inputs.partials.merges, 0, bytemuck::cast_slice(&ops.plan.merges));
     }
 
-    /// Records a step's forward pass; `samples` are the last step's. Returns logits `[logit_rows, vocab_size, padded]`,
+    /// Records a step's moves and its forward pass; `samples` are the last step's. Returns logits `[logit_rows, vocab_size, padded]`,
     /// in one of two buffers by `parity`.
     pub fn forward(&self, ops: &mut Ops<'_>, batch: &Batch, kv: &KvCache, samples: &Buffer, parity: usize) -> &Rows {
         let (spec, shape, inputs, s) = (&self.spec, &self.shape, &self.inputs, &self.scratch);
         let (tokens, norm) = (batch.tokens(), (spec.hidden_size, spec.rms_norm_eps));
         let unturned = RopeShape { rotary_dim: 0, ..*shape };
 
+        for layer in &kv.layers {
+            ops.move_rows((layer, kv.slots[layer.group]), shape, &inputs.moves);
+        }
         ops.embedding(&self.weights.embedding, &inputs.token_ids, samples, tokens, &s.residual); // [tokens, hidden]
         let mut delta = None;
         for (layer, w) in self.weights.layers.iter().enumerate() {
             let rope = if spec.layers[layer].rope { shape } else { &unturned };
-            let window = (self.layer_windows[layer], self.windows[self.layer_windows[layer]]);
-            let arenas = (&kv.layers[layer], kv.slots);
+            let group = kv.layers[layer].group;
+            let (arenas, places) = ((&kv.layers[layer], kv.slots[group]), &inputs.places[group]);
             let qk_norm = w.qk_norm.as_ref().map(|(q, k)| (q, k, spec.rms_norm_eps));
 
             ops.rms_norm(&s.residual, delta, &w.input_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
             ops.linear(&s.normed, &w.qkv, tokens, &s.qkv); // [tokens, q + k + v]
-            ops.rope_append(&s.qkv, &inputs.places, tokens, rope, &self.rope, qk_norm, &s.q, arenas); // [tokens, q]
-            ops.attention(&s.q, arenas, shape, window, &inputs.partials, &s.attended); // [tokens, q]
+            ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, &s.q, arenas); // [tokens, q]
+            ops.attention(&s.q, arenas, shape, self.windows[group], &inputs.partials, &s.attended); // [tokens, q]
             ops.linear(&s.attended, &w.o, tokens, &s.delta); // [tokens, hidden]
 
             ops.rms_norm(&s.residual, Some(&s.delta), &w.post_attention_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
@@ -180,17 +189,23 @@ impl Decoder {
 }
 
 impl Inputs {
-    fn new(gpu: &Gpu, limits: &StepLimits, capacity: Capacity, head_stride: usize) -> Result<Inputs, Error> {
+    fn new(gpu: &Gpu, limits: &StepLimits, capacity: Capacity, shape: &AttentionShape) -> Result<Inputs, Error> {
         let words = |label, count: usize| gpu.buffer(label, 4 * count.max(1) as u64);
         Ok(Inputs {
             token_ids: words("token ids", limits.max_batch_tokens)?,
-            places: words("positions and slots", 2 * limits.max_batch_tokens)?,
+            places: shape
+                .windows
+                .iter()
+                .map(|_| words("positions and slots", 2 * limits.max_batch_tokens))
+                .collect::<Result<_, Error>>()?,
             logit_rows: words("logit rows", limits.max_sequences)?,
+            moves: words("moves", capacity.moves * size_of::<RowMove>() / 4)?,
             partials: Partials {
                 items: words("attention items", capacity.items * size_of::<AttentionItem>() / 4)?,
                 merges: words("attention merges", capacity.merges * size_of::<AttentionMerge>() / 4)?,
-                sums: words("partial sums", capacity.partials * head_stride)?,
-                weights: words("partial weights", 2 * capacity.partials)?,
+                parts: words("parts of merges", capacity.parts)?,
+                sums: words("partial sums", shape.num_kv_heads * capacity.partials * shape.head_stride)?,
+                weights: words("partial weights", 2 * shape.num_kv_heads * capacity.partials)?,
             },
         })
     }
@@ -235,7 +250,7 @@ pub fn largest_array_bytes(spec: &ModelSpec, attention: &AttentionShape, limits:
         .max(spec.num_attention_heads * attention.head_stride)
         .max(2 * padded(spec.intermediate_size));
     let capacity = Capacity::of(attention, limits);
-    let partials = capacity.partials * attention.head_stride.max(2);
+    let partials = attention.num_kv_heads * capacity.partials * attention.head_stride.max(2);
     let items = capacity.items * size_of::<AttentionItem>() / 4;
     4 * (stride * limits.max_batch_tokens).max(partials).max(items).max(4 * limits.max_adjustments) as u64
 }

@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod move_rows;
 mod rms_norm;
 mod rope_append;
 mod sampling;

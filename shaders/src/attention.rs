@@ -1,13 +1,16 @@
 //! Causal attention over ragged keys and values: work items, two forms of the kernel, and the merge of partial results.
 //!
 //! The cache of a layer is two arenas `[num_kv_heads, slots, head_stride]`. A sequence's keys lie in one or more contiguous
-//! runs of slots; an item is some query rows against one run, or a part of it, for one kv head and all its query heads.
+//! runs of slots; an item is some query rows against one run, or a part of it, in every kv head.
 
 pub mod merge;
 pub mod tile;
 pub mod vector;
 
 use crate::layout::gpu_struct;
+
+/// Keys of an item in a deterministic run, which begins at a multiple of as many positions.
+pub const CHUNK: usize = 256;
 
 /// `AttentionItem::partial` of an item whose rows have no other item: its result is written at once.
 pub const DIRECT: u32 = u32::MAX;
@@ -21,14 +24,13 @@ pub fn head_stride(head_dim: usize) -> Option<usize> {
 }
 
 gpu_struct! {
-    /// Query rows of one sequence against one run of its keys, for one kv head.
+    /// Query rows against one run of keys. The `num_heads / num_kv_heads` query heads of a kv head are packed: packed row
+    /// = row · group + head in group.
     pub struct AttentionItem {
         /// The first query row, a token of the batch.
         pub first_row: u32,
         /// Query rows, consecutive tokens.
         pub rows: u32,
-        /// The kv head; its `num_heads / num_kv_heads` query heads are packed: packed row = row · group + head in group.
-        pub kv_head: u32,
         /// Slot of the first key.
         pub first_slot: u32,
         /// Keys.
@@ -37,7 +39,7 @@ gpu_struct! {
         pub first_position: u32,
         /// Position of the first query row.
         pub row_position: u32,
-        /// Where the partial results of its packed rows start, or [`DIRECT`].
+        /// Where the partial results of its packed rows start in those of a kv head, or [`DIRECT`].
         pub partial: u32,
     }
 }
@@ -59,6 +61,8 @@ gpu_struct! {
         pub scale_log2: f32,
         /// From one row of out to the next.
         pub out_stride: u32,
+        /// Rows of partial results of a kv head.
+        pub partials: u32,
         /// The first item of this dispatch.
         pub first_item: u32,
     }

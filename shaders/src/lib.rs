@@ -19,6 +19,7 @@ pub mod embedding;
 pub mod gated_activation;
 pub mod matmul;
 pub mod matvec;
+pub mod move_rows;
 pub mod rms_norm;
 pub mod rope_append;
 pub mod top_k;
@@ -32,6 +33,7 @@ pub use weight_format::WeightFormat;
 
 /// Every kernel, in the order in which a token meets them.
 pub static ALL: &[&Kernel] = &[
+    &move_rows::KERNEL,
     &embedding::KERNEL,
     &rms_norm::KERNEL,
     &matvec::KERNEL,

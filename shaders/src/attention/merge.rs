@@ -5,17 +5,15 @@ use crate::layout::gpu_struct;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
-    /// The query rows of several items that share them.
+    /// Query rows whose keys are split over several items.
     pub struct AttentionMerge {
         /// The first query row, a token of the batch.
         pub first_row: u32,
         /// Query rows.
         pub rows: u32,
-        /// The kv head.
-        pub kv_head: u32,
-        /// The first item's partial results; the next item's follow after `rows · group`.
-        pub partial: u32,
-        /// Items.
+        /// Where its list of parts starts: each the place of its first packed row in the partial results of a kv head.
+        pub first_part: u32,
+        /// Items that the rows are joined from, by position.
         pub parts: u32,
     }
 }
@@ -31,17 +29,19 @@ gpu_struct! {
         pub head_stride: u32,
         /// From one row of out to the next.
         pub out_stride: u32,
+        /// Rows of partial results of a kv head.
+        pub partials: u32,
         /// The first merge of this dispatch.
         pub first_merge: u32,
     }
 }
 
-/// Shape: `[merges, packed rows]`. Workgroups: merges × packed rows.
+/// Shape: `[merges, packed rows]`. Workgroups: merges × packed rows × kv heads.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_merge",
     source: include_str!("merge.wgsl"),
     parts: &[PartKind::Act],
-    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: AttentionMergeParams::LAYOUT,
     structs: &[AttentionMerge::LAYOUT],
     tunables: &[Tunable { name: "LANES", values: &[32, 64, 128] }],

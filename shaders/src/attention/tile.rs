@@ -4,7 +4,7 @@ use super::{AttentionItem, AttentionParams, HEAD_STRIDES};
 use crate::kernel::{Access, Kernel, Tunable};
 use crate::{GpuStruct, PartKind};
 
-/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / LANES.
+/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / LANES × kv heads.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_tile",
     source: include_str!("tile.wgsl"),

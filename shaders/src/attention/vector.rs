@@ -7,7 +7,7 @@ use crate::{GpuStruct, PartKind};
 /// Packed rows to a workgroup.
 pub const PACKED_ROWS: u32 = 4;
 
-/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / [`PACKED_ROWS`].
+/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / [`PACKED_ROWS`] × kv heads.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_vector",
     source: include_str!("vector.wgsl"),

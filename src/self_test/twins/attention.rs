@@ -1,6 +1,9 @@
 //! Twin tests of the attention kernels, over ragged batches that the planner cuts into work items.
 
+mod deterministic;
 mod run;
+
+pub(super) use deterministic::check as check_deterministic;
 
 use crate::self_test::data::{is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
@@ -117,7 +120,9 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
 
 /// Batches: of each sequence its query rows, the tokens before them, and the slots of each of its segments.
 fn contexts(all: bool) -> Vec<Vec<Context>> {
-    let context = |rows, computed, segments: &[usize]| Context { rows, computed, segments: segments.to_vec() };
+    let context =
+        |rows, computed, segments: &[usize]| Context { rows, computed, segments: segments.to_vec(), shared: 0 };
+    let fork = |rows, computed, segments: &[usize], shared| Context { shared, ..context(rows, computed, segments) };
     let ragged = vec![
         context(1, 0, &[16]),
         context(0, 5, &[16]),
@@ -127,12 +132,24 @@ fn contexts(all: bool) -> Vec<Vec<Context>> {
         context(37, 26, &[32, 16, 16]),
         context(1, 63, &[64]),
     ];
+    // Forks of a prefix in two segments, of a longer one, and of what is too short to share; then one that is alone.
+    let forks = vec![
+        context(1, 170, &[100, 33, 40]),
+        fork(3, 140, &[100, 33, 20], 2),
+        fork(1, 133, &[100, 33, 1], 2),
+        fork(9, 180, &[100, 33, 60], 2),
+        fork(1, 200, &[100, 33, 60, 10], 3),
+        fork(1, 110, &[100, 50], 1),
+        fork(1, 77, &[100], 1),
+        fork(2, 120, &[100, 50], 1),
+        context(1, 70, &[71]),
+    ];
     if !all {
-        return vec![ragged];
+        return vec![ragged, forks];
     }
     let lone = |keys: usize| vec![context(1, keys - 1, &[keys])];
     let mut batches: Vec<_> = [1, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257].into_iter().map(lone).collect();
-    batches.push(ragged);
+    batches.extend([ragged, forks]);
     // Long enough to be split over items by the planner of a hardware adapter; eight segments, one of a single slot.
     batches.push(vec![context(1, 699, &[700]), context(3, 640, &[16, 1, 63, 100, 20, 200, 43, 200])]);
     batches.push(vec![context(65, 0, &[65]), context(33, 96, &[48, 100])]);
@@ -147,43 +164,52 @@ pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
             let mut random = rig.random(index);
             let head_stride = raglan_shaders::attention::head_stride(head_dim).unwrap_or(head_dim);
             let packed = rows * group;
-            // Two merges, the second dispatched alone as a later window's is.
-            let partials = 2 * parts * packed;
-            let sums = random.values(partials * head_stride);
+            // Two kv heads; two merges, the second dispatched alone as a later pass is. Its parts lie apart, in an order of
+            // their own, each a few rows longer than the merge: other rows may share an item.
+            let (kv_heads, pitch) = (2, packed + 3);
+            let partials = 2 * parts * pitch;
+            let mut sums = random.values(kv_heads * partials * head_stride);
             // Exponents far apart; and items that saw no key, as the kernels leave them.
             let mut weights: Vec<[f32; 2]> =
-                (0..partials).map(|_| [random.value() * 20.0, 1.0 + random.value().abs() * 30.0]).collect();
-            let (first, second) = (0, parts * packed);
-            weights[second] = [-3.0e38, 0.0];
-            let merge_of = |partial: usize, first_row: usize, kv_head: usize| AttentionMerge {
-                first_row: first_row as u32,
+                (0..kv_heads * partials).map(|_| [random.value() * 20.0, 1.0 + random.value().abs() * 30.0]).collect();
+            let starts: Vec<u32> =
+                random.permutation(2 * parts).iter().map(|&place| (place * pitch + place % 3) as u32).collect();
+            let masked = starts[parts] as usize;
+            weights[masked] = [-3.0e38, 0.0];
+            sums[masked * head_stride..][..head_stride].fill(0.0);
+            let merge_of = |index: usize| AttentionMerge {
+                first_row: (index * rows) as u32,
                 rows: rows as u32,
-                kv_head: kv_head as u32,
-                partial: partial as u32,
+                first_part: (index * parts) as u32,
                 parts: parts as u32,
             };
-            let merges = [merge_of(first, 0, 0), merge_of(second, rows, 1)];
-            let out_stride = 2 * group * head_dim + 3;
-            let mut sums = sums;
-            sums[second * head_stride..][..head_stride].fill(0.0);
+            let merges = [merge_of(0), merge_of(1)];
+            let out_stride = kv_heads * group * head_dim + 3;
             let params = AttentionMergeParams {
                 group: group as u32,
                 head_dim: head_dim as u32,
                 head_stride: head_stride as u32,
                 out_stride: out_stride as u32,
+                partials: partials as u32,
                 first_merge: 1,
             };
             let variant = merge::KERNEL.variant(&[rig.act], schedule.clone());
             const UNTOUCHED: f32 = 1234.0;
             let out = store(rig.act, &vec![UNTOUCHED; (2 * rows * out_stride).next_multiple_of(2)]).bytes;
-            let inputs =
-                [bytemuck::cast_slice(&merges), bytemuck::cast_slice(&sums), bytemuck::cast_slice(&weights), &out];
-            let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [1, packed as u32 + 1, 1])?;
+            let inputs = [
+                bytemuck::cast_slice(&merges),
+                bytemuck::cast_slice(&starts),
+                bytemuck::cast_slice(&sums),
+                bytemuck::cast_slice(&weights),
+                &out,
+            ];
+            let workgroups = [1, packed as u32 + 1, kv_heads as u32];
+            let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?;
 
             let mut want = Wanted::default();
             let mut places = Vec::new();
-            for row in 0..packed {
-                let at = |part: usize| second + part * packed + row;
+            for (kv_head, row) in (0..kv_heads).flat_map(|kv_head| (0..packed).map(move |row| (kv_head, row))) {
+                let at = |part: usize| kv_head * partials + starts[parts + part] as usize + row;
                 let weights: Vec<[f64; 2]> = (0..parts).map(|part| weights[at(part)].map(f64::from)).collect();
                 let sums: Vec<f64> = (0..parts)
                     .flat_map(|part| sums[at(part) * head_stride..][..head_dim].iter().map(|&sum| f64::from(sum)))
@@ -198,7 +224,7 @@ pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
                 want.inherited.extend(scale.iter().map(|scale| 2.0 * scale * accuracy::exp(way)));
                 want.values.extend(values);
                 want.scale.extend(scale);
-                let start = (rows + row / group) * out_stride + (group + row % group) * head_dim;
+                let start = (rows + row / group) * out_stride + (kv_head * group + row % group) * head_dim;
                 places.extend(start..start + head_dim);
             }
             let tolerance = Tolerance::f32(parts);

@@ -2,7 +2,7 @@
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::plan::{AttentionShape, Planner};
+use crate::plan::{AttentionShape, Numerics, Plan, Planner};
 use crate::segments::Segment;
 use crate::self_test::data::{Stored, is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
@@ -18,6 +18,8 @@ pub(super) struct Context {
     pub(super) computed: usize,
     /// Slots of each of its segments; together at least as many as it has tokens.
     pub(super) segments: Vec<usize>,
+    /// How many of them, the first, are the sequence's before it.
+    pub(super) shared: usize,
 }
 
 pub(super) struct Case {
@@ -37,7 +39,8 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     let stride = head_stride(head_dim).unwrap_or(head_dim);
 
     // Segments scattered over the arena with slots of others between, in an order of their own.
-    let lengths: Vec<usize> = contexts.iter().flat_map(|context| context.segments.iter().copied()).collect();
+    let lengths: Vec<usize> =
+        contexts.iter().flat_map(|context| context.segments[context.shared..].iter().copied()).collect();
     let order = random.permutation(lengths.len());
     let mut starts = vec![0; lengths.len()];
     let mut slots = 3;
@@ -62,18 +65,19 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     let k = arena(&mut || 3.0 * random.value());
     let v = arena(&mut || random.value());
 
-    let mut batch = Batch::new();
+    let mut batch = Batch::new(1);
     let mut next = 0;
     let mut tables = Vec::new();
     for context in contexts {
-        let mut first_position = 0;
-        let mut segments = Vec::new();
-        for &count in &context.segments {
+        let mut segments: Vec<Segment> =
+            tables.last().map_or(Vec::new(), |last: &Vec<_>| last[..context.shared].to_vec());
+        let mut first_position = segments.iter().map(|segment| segment.count).sum();
+        for &count in &context.segments[context.shared..] {
             segments.push(Segment { first_slot: starts[next], first_position, count });
             first_position += count;
             next += 1;
         }
-        batch.push((0..context.rows).map(|_| 0), context.computed, &segments);
+        batch.push((0..context.rows).map(|_| 0), context.computed, &[&segments]);
         tables.push(segments);
     }
     let tokens = batch.tokens();
@@ -89,11 +93,13 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
         head_stride: stride,
         element_bytes: if is_f16(rig.kv) { 2 } else { 4 },
         windows: vec![(window > 0).then_some(window)],
+        numerics: Numerics::Fast,
     };
     let class = if rig.turn.is_multiple_of(2) { AdapterClass::Hardware } else { AdapterClass::Software };
-    let limits = StepLimits { max_batch_tokens: 256, max_sequences: 16, max_adjustments: 1, max_split_rows: 256 };
+    let limits = StepLimits { max_batch_tokens: 256, max_sequences: 16, max_adjustments: 1 };
     let planner = Planner::new(shape, class, &limits);
-    let met = attend(rig, kernel, case, &planner, &batch, (slots, stride), [&q, &k, &v])?;
+    let plan = planner.plan(&batch);
+    let met = attend(rig, kernel, case, &plan, tokens, (slots, stride), [&q, &k, &v])?;
 
     let mut want = Wanted::default();
     for (sequence, segments) in tables.iter().enumerate() {
@@ -131,65 +137,64 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
 }
 
 /// From one row of the result to the next: a few columns more than the heads take.
-fn out_stride(case: &Case) -> usize {
+pub(super) fn out_stride(case: &Case) -> usize {
     (case.num_heads * case.head_dim + 2).next_multiple_of(2)
 }
 
 /// Runs every item of a plan by `kernel`, whichever form the planner had in mind for it.
-fn attend(
+pub(super) fn attend(
     rig: &Rig<'_>,
     kernel: &'static Kernel,
     case: &Case,
-    planner: &Planner,
-    batch: &Batch,
+    plan: &Plan,
+    tokens: usize,
     (slots, stride): (usize, usize),
     [q, k, v]: [&Stored; 3],
 ) -> Result<Vec<f32>, Failure> {
-    let plan = planner.plan(batch);
     let group = case.num_heads / case.num_kv_heads;
-    let out_stride = out_stride(case);
-    let mut out = store(rig.act, &vec![UNTOUCHED; batch.tokens() * out_stride]).bytes;
-    let mut sums: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; plan.partials.max(1) * stride]).to_vec();
-    let mut weights: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; plan.partials.max(1) * 2]).to_vec();
-    let is_vector = std::ptr::eq(kernel, &vector::KERNEL);
+    let partials = case.num_kv_heads * plan.partials.max(1);
+    let mut out = store(rig.act, &vec![UNTOUCHED; tokens * out_stride(case)]).bytes;
+    let mut sums: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; partials * stride]).to_vec();
+    let mut weights: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; partials * 2]).to_vec();
+    let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], stride / 16);
+    let lanes = kernel.value(&schedule, "LANES") as usize;
     let parts: &[Part] = &[rig.act, rig.kv, rig.reduce];
-    let window = &plan.windows[0];
-    let forms = [(&window.vector, window.vector_packed_rows), (&window.tile, window.tile_packed_rows)];
-    for (items, packed_rows) in forms {
-        if items.is_empty() {
-            continue;
+    let variant = kernel.variant(&parts[..kernel.parts.len()], schedule);
+    let rows = if std::ptr::eq(kernel, &vector::KERNEL) { vector::PACKED_ROWS as usize } else { lanes };
+    for pass in &plan.passes {
+        let forms = [(&pass.vector, pass.vector_packed_rows), (&pass.tile, pass.tile_packed_rows)];
+        for (items, packed_rows) in forms.into_iter().filter(|(items, _)| !items.is_empty()) {
+            let params = AttentionParams {
+                num_heads: case.num_heads as u32,
+                group: group as u32,
+                head_dim: case.head_dim as u32,
+                slots: slots as u32,
+                window: case.window as u32,
+                scale_log2: (std::f64::consts::LOG2_E / (case.head_dim as f64).sqrt()) as f32,
+                out_stride: out_stride(case) as u32,
+                partials: plan.partials as u32,
+                first_item: items.start as u32,
+            };
+            let workgroups = [items.len() as u32, packed_rows.div_ceil(rows) as u32, case.num_kv_heads as u32];
+            let inputs = [&q.bytes, &k.bytes, &v.bytes, bytemuck::cast_slice(&plan.items), &out, &sums, &weights];
+            let mut met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.into_iter();
+            [&mut out, &mut sums, &mut weights].into_iter().for_each(|bytes| *bytes = met.next().unwrap_or_default());
         }
-        let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], stride / 16);
-        let lanes = kernel.value(&schedule, "LANES") as usize;
-        let variant = kernel.variant(&parts[..kernel.parts.len()], schedule);
-        let params = AttentionParams {
-            num_heads: case.num_heads as u32,
-            group: group as u32,
-            head_dim: case.head_dim as u32,
-            slots: slots as u32,
-            window: case.window as u32,
-            scale_log2: (std::f64::consts::LOG2_E / (case.head_dim as f64).sqrt()) as f32,
-            out_stride: out_stride as u32,
-            first_item: items.start as u32,
-        };
-        let rows = if is_vector { vector::PACKED_ROWS as usize } else { lanes };
-        let workgroups = [items.len() as u32, packed_rows.div_ceil(rows) as u32, 1];
-        let inputs = [&q.bytes, &k.bytes, &v.bytes, bytemuck::cast_slice(&plan.items), &out, &sums, &weights];
-        let mut met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.into_iter();
-        [&mut out, &mut sums, &mut weights].into_iter().for_each(|bytes| *bytes = met.next().unwrap_or_default());
-    }
-    if !window.merges.is_empty() {
-        let params = AttentionMergeParams {
-            group: group as u32,
-            head_dim: case.head_dim as u32,
-            head_stride: stride as u32,
-            out_stride: out_stride as u32,
-            first_merge: window.merges.start as u32,
-        };
-        let variant = merge::KERNEL.variant(&[rig.act], merge::KERNEL.default_schedule());
-        let workgroups = [window.merges.len() as u32, window.merge_packed_rows as u32, 1];
-        let inputs = [bytemuck::cast_slice(&plan.merges), &sums[..], &weights[..], &out[..]];
-        out = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.remove(0);
+        if !pass.merges.is_empty() {
+            let params = AttentionMergeParams {
+                group: group as u32,
+                head_dim: case.head_dim as u32,
+                head_stride: stride as u32,
+                out_stride: out_stride(case) as u32,
+                partials: plan.partials as u32,
+                first_merge: pass.merges.start as u32,
+            };
+            let variant = merge::KERNEL.variant(&[rig.act], merge::KERNEL.default_schedule());
+            let workgroups = [pass.merges.len() as u32, pass.merge_packed_rows as u32, case.num_kv_heads as u32];
+            let lists = [bytemuck::cast_slice(&plan.merges), bytemuck::cast_slice(&plan.parts)];
+            let inputs = [lists[0], lists[1], &sums[..], &weights[..], &out[..]];
+            out = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.remove(0);
+        }
     }
     Ok(load(rig.act, &out))
 }

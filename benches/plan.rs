@@ -1,0 +1,135 @@
+//! What a step costs the CPU before it is recorded: choosing tokens and slots, and planning attention, by kind of batch.
+//! usage: cargo bench --bench plan
+
+use raglan::batch::{Batch, StepLimits};
+use raglan::cost::{AdapterClass, ModelCost, StepCost};
+use raglan::plan::{AttentionShape, Numerics, Plan, Planner};
+use raglan::request::{Request, RequestId, SamplingParams};
+use raglan::scheduler::{Scheduler, SchedulerOptions};
+use raglan::segments::{Policy, Segment, SlotGroups};
+use raglan::sequence::Sequence;
+use raglan::shaders::attention::CHUNK;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::time::Instant;
+
+/// Sequences of a batch.
+const SEQUENCES: usize = 256;
+/// Steps of one measurement.
+const STEPS: usize = 500;
+/// What is asked of a step.
+const TARGET_US: f64 = 50.0;
+const LONGEST: usize = 32_768;
+
+fn main() {
+    let (median, lowest) = schedule();
+    println!(
+        "choosing a step of {SEQUENCES} answers and taking its samples: {median:.1} µs median of {STEPS}, {lowest:.1} lowest\n"
+    );
+    println!("| batch | tokens | items | merges | µs to plan, median of {STEPS} | lowest | target |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let deterministic = Numerics::Deterministic { longest_context: LONGEST };
+    for (name, numerics, forks, prompt) in [
+        ("decode", Numerics::Fast, false, 0),
+        ("decode, an eighth forks", Numerics::Fast, true, 0),
+        ("decode and 512 tokens of a prompt", Numerics::Fast, true, 512),
+        ("decode, deterministic", deterministic, true, 0),
+    ] {
+        let shape = AttentionShape {
+            num_heads: 32,
+            num_kv_heads: 8,
+            head_stride: 128,
+            element_bytes: 2,
+            windows: vec![None],
+            numerics,
+        };
+        let limits = StepLimits { max_batch_tokens: 768, max_sequences: 257, max_adjustments: 1 };
+        let planner = Planner::new(shape, AdapterClass::Hardware, &limits);
+        let batch = batch(if numerics == Numerics::Fast { 16 } else { CHUNK }, forks, prompt);
+        let mut plan = Plan::default();
+        let mut times: Vec<f64> = (0..STEPS + 20)
+            .map(|_| {
+                let start = Instant::now();
+                planner.plan_into(std::hint::black_box(&batch), &mut plan);
+                start.elapsed().as_secs_f64() * 1e6
+            })
+            .skip(20)
+            .collect();
+        times.sort_by(f64::total_cmp);
+        println!(
+            "| {name} | {} | {} | {} | {:.1} | {:.1} | {} |",
+            batch.tokens(),
+            plan.items.len(),
+            plan.merges.len(),
+            times[STEPS / 2],
+            times[0],
+            if numerics == Numerics::Fast { format!("≤ {TARGET_US}") } else { String::new() }
+        );
+    }
+}
+
+/// Microseconds that the scheduler takes to choose a step of many answers and to take its samples, median and lowest:
+/// contexts grow by a token a step, some meet their neighbours, and rows are moved.
+fn schedule() -> (f64, f64) {
+    let limits = StepLimits { max_batch_tokens: 768, max_sequences: SEQUENCES, max_adjustments: 1 };
+    let model =
+        ModelCost { weight_bytes: 16e9, token_flops: 16e9, slot_bytes: 131_072.0, pair_flops: 524_288.0, window: None };
+    let cost = StepCost::with_rates(model, (3e6, 1.1e8, 12e3, 100.0));
+    let options = SchedulerOptions { max_step_us: 1e9, max_delay_us: 1e9, ..SchedulerOptions::default() };
+    let mut scheduler = Scheduler::new(limits, options, cost);
+    let mut slots = SlotGroups::new(&[(None, 440_320)], &Policy::default());
+    let mut rng = StdRng::seed_from_u64(2);
+    for id in 0..SEQUENCES as u64 {
+        let length = (4096f64 / 16.0).powf(rng.random_range(0.0..1.0)) * 16.0;
+        let prompt = (0..length as u32).map(|_| rng.random_range(0..50_000)).collect();
+        let sampling = SamplingParams { max_tokens: 10_000, ..SamplingParams::default() };
+        scheduler.add(Sequence::new(RequestId(id), Request::new(prompt, sampling)));
+    }
+    let mut times = Vec::new();
+    while times.len() < STEPS {
+        let start = Instant::now();
+        let Some(step) = scheduler.next_batch(&mut slots) else { continue };
+        let chosen = start.elapsed();
+        let samples = vec![Some(rng.random_range(0..50_000)); step.sampled.len()];
+        let start = Instant::now();
+        scheduler.commit(&step, &samples, &mut slots);
+        if step.batch.tokens() == SEQUENCES && step.sampled.len() == SEQUENCES {
+            times.push((chosen + start.elapsed()).as_secs_f64() * 1e6);
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    (times[STEPS / 2], times[0])
+}
+
+/// A token for each of many sequences with log-uniform contexts, a quarter of them in two segments, an eighth forks of
+/// the one before; and some tokens of a long prompt.
+fn batch(quantum: usize, forks: bool, prompt: usize) -> Batch {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut batch = Batch::new(1);
+    let (mut next_slot, mut last) = (0, Vec::<Segment>::new());
+    for _ in 0..SEQUENCES {
+        let length = (LONGEST as f64 / 16.0).powf(rng.random_range(0.0..1.0)) * 16.0;
+        let length = (length as usize).max(2);
+        let mut segments = Vec::new();
+        let mut keys = 0;
+        if forks && rng.random_bool(0.125) && !last.is_empty() {
+            let count = last[0].count / quantum * quantum;
+            segments.extend((count > 0).then_some(Segment { count, ..last[0] }));
+            keys = count;
+        } else if rng.random_bool(0.25) && length > 2 * quantum {
+            keys = length / 2 / quantum * quantum;
+            segments.push(Segment { first_slot: next_slot, first_position: 0, count: keys });
+            next_slot += keys + quantum;
+        }
+        let length = length.max(keys + 1);
+        segments.push(Segment { first_slot: next_slot, first_position: keys, count: length - keys });
+        next_slot += length - keys + quantum;
+        batch.push([0], length - 1, &[&segments]);
+        last = segments;
+    }
+    if prompt > 0 {
+        let segment = Segment { first_slot: next_slot, first_position: 0, count: LONGEST };
+        batch.push((0..prompt).map(|_| 0), LONGEST - prompt, &[[segment]]);
+    }
+    batch
+}

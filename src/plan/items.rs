@@ -1,0 +1,212 @@
+//! Stretches → work items, and the merges that join their partial results.
+
+use super::stretches::Stretch;
+use super::{MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
+use crate::cost::{KeyCost, attention_chunk};
+use raglan_shaders::attention::merge::AttentionMerge;
+use raglan_shaders::attention::vector::PACKED_ROWS;
+use raglan_shaders::attention::{AttentionItem, CHUNK, DIRECT};
+use std::ops::Range;
+
+/// Keys to an item at most: of the vector form, of the tile form.
+type Chunks = [usize; 2];
+
+impl Planner {
+    /// Writes the items of the stretches in the scratch, in as many passes as the room for partial results asks for.
+    pub(super) fn passes(&self, plan: &mut Plan) -> Range<usize> {
+        let first_pass = plan.passes.len();
+        let chunks = self.chunks_for(&mut plan.scratch);
+        let mut first = 0;
+        while first < plan.scratch.stretches.len() {
+            let stretches = &plan.scratch.stretches;
+            let (mut end, mut room, mut items) = (first, self.capacity.partials, MAX_WORKGROUPS);
+            while end < stretches.len() {
+                let unit = unit(stretches, end);
+                let (needed, parts) = self.need(&plan.scratch, unit.clone(), chunks);
+                if end > first && (needed > room || parts > items) {
+                    break;
+                }
+                (room, items, end) = (room.saturating_sub(needed), items.saturating_sub(parts), unit.end);
+            }
+            self.pass(first..end, chunks, plan);
+            first = end;
+        }
+        first_pass..plan.passes.len()
+    }
+
+    /// Whether every stretch with all that follows it finds room in one pass, and their parts in the plan.
+    pub(super) fn fits(&self, scratch: &Scratch) -> bool {
+        let chunks = if self.is_deterministic() { [CHUNK; 2] } else { [usize::MAX; 2] };
+        let (mut first, mut room) = (0, self.capacity.parts / self.shape.windows.len() * self.shape.group());
+        while first < scratch.stretches.len() {
+            let unit = unit(&scratch.stretches, first);
+            first = unit.end;
+            let (needed, _) = self.need(scratch, unit, chunks);
+            if needed > self.capacity.partials || needed > room {
+                return false;
+            }
+            room -= needed;
+        }
+        true
+    }
+
+    /// The chunks with the least predicted time that leave room for all partial results.
+    fn chunks_for(&self, scratch: &mut Scratch) -> Chunks {
+        if self.is_deterministic() {
+            return [CHUNK; 2];
+        }
+        scratch.counts.iter_mut().for_each(Vec::clear);
+        for stretch in &scratch.stretches {
+            let runs = &scratch.runs[stretch.runs.0..stretch.runs.1];
+            // The tiles of a shared stretch read the same runs.
+            let tiles = if stretch.form == 1 { stretch.rows.div_ceil(self.tile_rows()) } else { 1 };
+            for _ in 0..tiles {
+                scratch.counts[stretch.form].extend(runs.iter().map(|run| run.count as u32));
+            }
+        }
+        let model = self.class.wave_model();
+        let shape = &self.shape;
+        let chunk = |form: usize| {
+            let packed_rows = if form == 0 { shape.group() } else { self.tile_lanes };
+            let cost = KeyCost {
+                workgroups: shape.num_kv_heads,
+                bytes: 2 * shape.head_stride * shape.element_bytes,
+                flops: 4 * shape.head_stride * packed_rows,
+                partial_bytes: 8 * shape.head_stride * packed_rows,
+            };
+            attention_chunk(&model, &scratch.counts[form], &cost)
+        };
+        let mut chunks = [chunk(0), chunk(1)];
+        let longest = [0, 1].map(|form: usize| scratch.counts[form].iter().copied().max().unwrap_or(0) as usize);
+        loop {
+            let (needed, parts) = self.need(scratch, 0..scratch.stretches.len(), chunks);
+            let whole = (0..2).all(|form| chunks[form] >= longest[form]);
+            if whole || (needed <= self.capacity.partials && parts <= MAX_WORKGROUPS) {
+                return chunks;
+            }
+            chunks = chunks.map(|chunk| 2 * chunk);
+        }
+    }
+
+    /// Packed rows of partial results that `stretches` need, and items.
+    fn need(&self, scratch: &Scratch, stretches: Range<usize>, chunks: Chunks) -> (usize, usize) {
+        let (mut rows, mut items) = (0, 0);
+        for stretch in &scratch.stretches[stretches] {
+            let parts = parts(scratch, stretch, chunks);
+            rows += if self.is_direct(stretch, parts) { 0 } else { parts * stretch.rows };
+            items += if stretch.form == 1 { parts * stretch.rows.div_ceil(self.tile_rows()) } else { parts };
+        }
+        (rows * self.shape.group(), items)
+    }
+
+    /// Whether a stretch's rows are finished by its only item. Deterministic rows always pass the merge, so that it is the
+    /// same division for all.
+    fn is_direct(&self, stretch: &Stretch, parts: usize) -> bool {
+        self.shape.numerics == Numerics::Fast && !stretch.shared && stretch.parent == NONE && parts == 1
+    }
+
+    /// Writes the items and merges of some stretches.
+    fn pass(&self, stretches: Range<usize>, chunks: Chunks, plan: &mut Plan) {
+        let group = self.shape.group();
+        let (first_merge, mut next, mut merge_rows, mut packed_rows) = (plan.merges.len(), 0, 0, [0; 2]);
+        let scratch = &mut plan.scratch;
+        scratch.items.iter_mut().for_each(Vec::clear);
+        scratch.blocks.clear();
+        for index in stretches {
+            let stretch = scratch.stretches[index];
+            let (form, chunk) = (stretch.form, chunks[stretch.form]);
+            let direct = self.is_direct(&stretch, parts(scratch, &stretch, chunks));
+            let (first_block, first_part) = (scratch.blocks.len(), plan.parts.len());
+            if !direct && !stretch.shared {
+                scratch.ancestors(&stretch, group, &mut plan.parts);
+            }
+            let tile_rows = if form == 0 { stretch.rows } else { self.tile_rows() };
+            for run in &scratch.runs[stretch.runs.0..stretch.runs.1] {
+                for at in (0..run.count).step_by(chunk) {
+                    let count = chunk.min(run.count - at);
+                    for first in (0..stretch.rows).step_by(tile_rows) {
+                        let rows = tile_rows.min(stretch.rows - first);
+                        packed_rows[form] = packed_rows[form].max(rows * group);
+                        let lanes = if form == 0 { PACKED_ROWS as usize } else { self.tile_lanes };
+                        plan.keys_read += (count * (rows * group).div_ceil(lanes)) as u64;
+                        scratch.items[form].push(AttentionItem {
+                            first_row: (stretch.first_row + first) as u32,
+                            rows: rows as u32,
+                            first_slot: (run.first_slot + at) as u32,
+                            count: count as u32,
+                            first_position: (run.first_position + at) as u32,
+                            row_position: stretch.row_position as u32,
+                            partial: if direct { DIRECT } else { (next + first * group) as u32 },
+                        });
+                    }
+                    if !direct {
+                        let list = if stretch.shared { &mut scratch.blocks } else { &mut plan.parts };
+                        list.push(next as u32);
+                        next += stretch.rows * group;
+                    }
+                }
+            }
+            if stretch.shared {
+                scratch.stretches[index].blocks = (first_block, scratch.blocks.len());
+            } else if !direct {
+                merge_rows = merge_rows.max(stretch.rows * group);
+                plan.merges.push(AttentionMerge {
+                    first_row: stretch.first_row as u32,
+                    rows: stretch.rows as u32,
+                    first_part: first_part as u32,
+                    parts: (plan.parts.len() - first_part) as u32,
+                });
+            }
+        }
+        plan.partials = plan.partials.max(next);
+        let [vector, tile] =
+            [0, 1].map(|form: usize| longest_first(&scratch.items[form], &mut scratch.order, &mut plan.items));
+        plan.passes.push(Pass {
+            vector,
+            vector_packed_rows: packed_rows[0],
+            tile,
+            tile_packed_rows: packed_rows[1],
+            merges: first_merge..plan.merges.len(),
+            merge_packed_rows: merge_rows,
+        });
+    }
+}
+
+impl Scratch {
+    /// Appends where the rows of a leaf lie in the partial results of the shared stretches before it, by position.
+    fn ancestors(&mut self, leaf: &Stretch, group: usize, parts: &mut Vec<u32>) {
+        self.chain.clear();
+        let mut at = leaf.parent;
+        while at != NONE {
+            self.chain.push(at);
+            at = self.stretches[at].parent;
+        }
+        for &shared in self.chain.iter().rev() {
+            let shared = self.stretches[shared];
+            let rows_before = ((leaf.first_row - shared.first_row) * group) as u32;
+            parts.extend(self.blocks[shared.blocks.0..shared.blocks.1].iter().map(|block| block + rows_before));
+        }
+    }
+}
+
+/// A stretch that follows no other, and all that follow it.
+fn unit(stretches: &[Stretch], first: usize) -> Range<usize> {
+    let followers = stretches[first + 1..].iter().take_while(|stretch| stretch.parent != NONE).count();
+    first..first + 1 + followers
+}
+
+/// Items along the keys of a stretch.
+fn parts(scratch: &Scratch, stretch: &Stretch, chunks: Chunks) -> usize {
+    let runs = &scratch.runs[stretch.runs.0..stretch.runs.1];
+    runs.iter().map(|run| run.count.div_ceil(chunks[stretch.form])).sum()
+}
+
+/// Appends `items` by falling count; among equals those that were planned together stay together.
+fn longest_first(items: &[AttentionItem], order: &mut Vec<u64>, out: &mut Vec<AttentionItem>) -> Range<usize> {
+    order.clear();
+    order.extend(items.iter().zip(0u64..).map(|(item, index)| u64::from(!item.count) << 32 | index));
+    order.sort_unstable();
+    let first = out.len();
+    out.extend(order.iter().map(|key| items[*key as u32 as usize]));
+    first..out.len()
+}
