@@ -11,6 +11,36 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// How tokens are chosen and when to stop.
     pub sampling: SamplingParams,
+    /// Requests of higher priority go first; one level outweighs some time of waiting. 0 for most.
+    pub priority: i32,
+}
+
+impl Request {
+    /// A request of priority 0.
+    pub fn new(prompt: Vec<u32>, sampling: SamplingParams) -> Self {
+        Request { prompt, sampling, priority: 0 }
+    }
+
+    /// Says why an engine with `vocab_size` rows of embedding, and room for `longest` tokens of a sequence, could never answer it.
+    ///
+    /// # Errors
+    /// What is wrong with the prompt or with a sampling field, what was met and what was wanted.
+    pub fn validate(&self, vocab_size: usize, longest: usize) -> Result<(), String> {
+        self.sampling.validate()?;
+        if self.prompt.is_empty() {
+            return Err("the prompt has no tokens, wanted at least one".into());
+        }
+        if let Some(token) = self.prompt.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(format!("token id {token} is not below the vocabulary's size, {vocab_size}"));
+        }
+        if self.prompt.len() > longest {
+            let met = self.prompt.len();
+            return Err(format!(
+                "the prompt has {met} tokens, the KV cache has room for {longest}: raise --max-context or --kv-memory"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// How tokens are chosen and when to stop. The order is Hugging Face's: penalties, temperature, top-k, top-p, min-p.
@@ -74,6 +104,9 @@ impl SamplingParams {
         let field = |name: &str, met: f32, good: bool, wanted: &str| {
             if good { Ok(()) } else { Err(format!("{name} is {met}, wanted {wanted}")) }
         };
+        if self.max_tokens == 0 {
+            return Err("max_tokens is 0, wanted 1 or more".into());
+        }
         field("temperature", self.temperature, self.temperature.is_finite() && self.temperature >= 0.0, "0 or more")?;
         field("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "over 0, at most 1")?;
         field("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1")?;
@@ -89,9 +122,16 @@ impl SamplingParams {
     }
 }
 
-/// What a client hears of its request.
+/// What a client hears of its request: at most one `Started`, tokens, and one `Finished` or `Failed`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Its slots are there and its prompt is being computed. Comes once, before its first token.
+    Started {
+        /// Whose.
+        request: RequestId,
+        /// Tokens of the prompt whose keys and values were there already.
+        cached_tokens: usize,
+    },
     /// One more token.
     Token {
         /// Whose.
@@ -106,6 +146,30 @@ pub enum Event {
         /// Why.
         reason: FinishReason,
     },
+    /// No more tokens come, since the engine cannot go on with it. A later request may succeed.
+    Failed {
+        /// Whose.
+        request: RequestId,
+        /// What happened.
+        message: String,
+    },
+}
+
+impl Event {
+    /// Whose it is.
+    pub fn request(&self) -> RequestId {
+        match *self {
+            Event::Started { request, .. }
+            | Event::Token { request, .. }
+            | Event::Finished { request, .. }
+            | Event::Failed { request, .. } => request,
+        }
+    }
+
+    /// Whether none follows it.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Event::Finished { .. } | Event::Failed { .. })
+    }
 }
 
 /// Why a request ended.

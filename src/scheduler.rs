@@ -1,274 +1,324 @@
-//! Which tokens run in the next step. Knows no GPU, no clock, and neither prefill nor decode.
+//! Which tokens run in the next step. Knows no GPU, no clock, and neither prefill nor decode: a sequence has tokens, and so
+//! many of them are computed.
+//!
+//! A step first takes the sequences that need one token, then admits what waits, then fills what is left with longer gaps,
+//! all within a number of tokens and a predicted time. Sequences that wait are admitted by rank, which is the step of
+//! their arrival less what their priority is worth: so age outweighs priority in the end. When slots run out, prefixes
+//! that nobody uses go first, then the last by rank gives way; the first never does, so there is always progress. For a
+//! while after that more slots are kept free, or it would come back only to give way again.
+
+mod admission;
+mod build;
+mod choose;
+mod prefixes;
+mod step;
 
 use crate::batch::{Batch, StepLimits};
+use crate::cost::{Load, StepCost};
 use crate::request::{Event, FinishReason, RequestId};
-use crate::segments::Segments;
-use crate::sequence::{InFlightToken, Sequence};
-use raglan_shaders::adjust_logits::LogitAdjustment;
-use raglan_shaders::embedding::SAMPLED;
-use raglan_shaders::top_k::TopKRow;
+use crate::segments::{Move, Segment, SlotGroups};
+use crate::sequence::{Saved, Sequence};
+use prefixes::Prefixes;
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
+use smallvec::SmallVec;
+use std::collections::BTreeSet;
+use step::Step;
 
-/// A batch, and whose samples its rows of logits are.
-#[derive(Debug, Default)]
+/// How sequences share the adapter.
+#[derive(Debug, Clone)]
+pub struct SchedulerOptions {
+    /// Predicted time of a step at most, in microseconds: what keeps a watchdog away.
+    pub max_step_us: f64,
+    /// By how much tokens of long gaps may lengthen a step that others wait for, in microseconds; where answers alone would
+    /// fill a step, they leave as much of it. One token is computed however long its context takes to read.
+    pub max_delay_us: f64,
+    /// Steps of waiting that one level of priority is worth.
+    pub priority_steps: u64,
+    /// Sequences that may be admitted before one that came earlier and has no room yet.
+    pub overtakes: usize,
+    /// Bytes of host memory for keys and values of preempted sequences.
+    pub host_bytes: u64,
+    /// Whether prefixes are shared between requests, and kept after them.
+    pub prefix_cache: bool,
+    /// Shared prefixes have a multiple of this many tokens.
+    pub fork_quantum: usize,
+    /// Rows moved in the background at most, as a share of those read.
+    pub move_share: f64,
+    /// When a sequence has given way, as many slots as it had are kept free at admission beside the head-room: this share
+    /// of all at most …
+    pub spare_share: f64,
+    /// … and fewer and fewer: 1 / e of them after so many steps.
+    pub spare_steps: f64,
+    /// Positions that a sequence may have.
+    pub max_positions: usize,
+}
+
+impl Default for SchedulerOptions {
+    fn default() -> Self {
+        SchedulerOptions {
+            max_step_us: 150e3,
+            max_delay_us: 50e3,
+            priority_steps: 256,
+            overtakes: 32,
+            host_bytes: 2 << 30,
+            prefix_cache: true,
+            fork_quantum: 1,
+            move_share: 0.01,
+            spare_share: 0.125,
+            spare_steps: 2048.0,
+            max_positions: usize::MAX,
+        }
+    }
+}
+
+/// A batch, what must happen to the cache before it, and whose samples its rows of logits are.
+#[derive(Debug, Default, Clone)]
 pub struct Scheduled {
+    /// In order, before the batch and its own moves.
+    pub before: Vec<CacheOp>,
     /// What runs.
     pub batch: Batch,
     /// For each row of logits, the request that its sample belongs to.
     pub sampled: Vec<RequestId>,
-    /// The requests that have tokens in the batch.
-    pub members: Vec<RequestId>,
     /// Counts the steps.
     pub step: u64,
+    /// What it does.
+    pub load: Load,
+    /// How long that should take.
+    pub predicted_us: f64,
 }
 
-impl Scheduled {
-    fn has(&self, sequence: &Sequence) -> bool {
-        self.members.contains(&sequence.request)
+/// What happens to keys and values between two steps.
+#[derive(Debug, Clone)]
+pub enum CacheOp {
+    /// Rows are copied, by KV group and in order.
+    Move(Vec<Vec<Move>>),
+    /// The rows of a sequence go to the host.
+    Save {
+        /// What is saved, its bytes still empty.
+        saved: Saved,
+        /// Where they lie in every KV group, by position.
+        segments: SmallVec<[SmallVec<[Segment; 8]>; 2]>,
+    },
+    /// The rows of a sequence come back from `saved`.
+    Restore {
+        /// What was saved.
+        saved: Saved,
+        /// Where they go in every KV group, by position: some of what was saved.
+        segments: SmallVec<[SmallVec<[Segment; 8]>; 2]>,
+    },
+}
+
+impl CacheOp {
+    /// Slots whose rows pass between the adapter and the host, in the KV group with the most.
+    fn host_slots(&self) -> usize {
+        match self {
+            CacheOp::Move(_) => 0,
+            CacheOp::Save { segments, .. } | CacheOp::Restore { segments, .. } => {
+                segments.iter().map(|list| list.iter().map(|segment| segment.count).sum()).max().unwrap_or(0)
+            }
+        }
     }
 }
 
-/// Sequences that wait and that run; first come, first served.
+/// What has happened since the scheduler was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SchedulerStats {
+    /// Sequences with slots.
+    pub running: usize,
+    /// Sequences without.
+    pub waiting: usize,
+    /// Tokens computed, those that were computed again included.
+    pub computed_tokens: u64,
+    /// Tokens of prompts that were found computed.
+    pub cached_tokens: u64,
+    /// Sequences that lost their slots for a while.
+    pub preemptions: u64,
+    /// Those of them whose keys and values went to the host.
+    pub swaps: u64,
+}
+
+/// A sequence's place among the others: the step of its arrival less its priority's worth; then who came first.
+type Rank = (i64, RequestId);
+
+/// Sequences that wait and that run.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: StepLimits,
-    waiting: VecDeque<Sequence>,
-    /// Oldest first.
-    running: Vec<Sequence>,
-    /// Ended outside a commit: no room, or cancelled.
-    ended: Vec<Event>,
+    options: SchedulerOptions,
+    cost: StepCost,
+    sequences: FxHashMap<RequestId, Sequence>,
+    waiting: BTreeSet<Rank>,
+    /// Ascending.
+    running: Vec<Rank>,
+    prefixes: Prefixes,
+    /// What happens to the cache before the next step that is given out.
+    before: Vec<CacheOp>,
+    /// Of requests that started, or ended outside a commit.
+    events: Vec<Event>,
     /// Steps given out.
     steps: u64,
-}
-
-/// Whether a sequence has the slots that it needs.
-enum MadeRoom {
-    /// It has.
-    Yes,
-    /// It had to leave the running ones.
-    Left,
-    /// It has to wait: whether it has ended is decided by a token that is not known yet.
-    Wait,
+    /// Rows that may be moved in the background.
+    move_credit: f64,
+    /// Slots kept free at admission beside the head-room: answers have lately turned out longer than there was room for.
+    spare_slots: f64,
+    /// Host memory that preempted sequences hold.
+    host_bytes: u64,
+    stats: SchedulerStats,
 }
 
 impl Scheduler {
     /// No sequences.
-    pub fn new(limits: StepLimits) -> Self {
-        Scheduler { limits, waiting: VecDeque::new(), running: Vec::new(), ended: Vec::new(), steps: 0 }
+    pub fn new(limits: StepLimits, options: SchedulerOptions, cost: StepCost) -> Self {
+        let prefixes = Prefixes::new(options.prefix_cache, options.fork_quantum);
+        Scheduler {
+            limits,
+            options,
+            cost,
+            sequences: FxHashMap::default(),
+            waiting: BTreeSet::new(),
+            running: Vec::new(),
+            prefixes,
+            before: Vec::new(),
+            events: Vec::new(),
+            steps: 0,
+            move_credit: 0.0,
+            spare_slots: 0.0,
+            host_bytes: 0,
+            stats: SchedulerStats::default(),
+        }
     }
 
     /// Queues a sequence.
-    pub fn add(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+    pub fn add(&mut self, mut sequence: Sequence) {
+        let worth = i64::from(sequence.priority).saturating_mul(self.options.priority_steps as i64);
+        sequence.rank = (self.steps as i64).saturating_sub(worth);
+        sequence.blocks = self.prefixes.blocks(&sequence.tokens);
+        self.waiting.insert((sequence.rank, sequence.request));
+        self.sequences.insert(sequence.request, sequence);
     }
 
-    /// Whether nothing waits or runs.
+    /// Whether nothing waits or runs, and every event was taken.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty() && self.ended.is_empty()
+        self.sequences.is_empty() && self.events.is_empty()
     }
 
     /// Ends a request at once and gives its slots back; does nothing where it has ended already.
-    pub fn cancel(&mut self, request: RequestId, slots: &mut Segments) {
+    pub fn cancel(&mut self, request: RequestId, slots: &mut SlotGroups) {
         self.end(request, FinishReason::Cancelled, slots);
     }
 
-    /// Events of requests that ended outside a commit.
-    pub fn take_ended(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.ended)
+    /// Ends a request that cannot go on, and keeps nothing of what it computed.
+    pub fn fail(&mut self, request: RequestId, message: String, slots: &mut SlotGroups) {
+        if let Some(mut sequence) = self.remove(request) {
+            sequence.tables.take().into_iter().for_each(|tables| slots.free(tables));
+            self.events.push(Event::Failed { request, message });
+        }
+    }
+
+    /// Events of requests that started, or ended outside a commit.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
     }
 
     /// The sequence of a request that has not ended.
     pub fn sequence(&self, request: RequestId) -> Option<&Sequence> {
-        self.running.iter().chain(&self.waiting).find(|s| s.request == request)
+        self.sequences.get(&request)
+    }
+
+    /// What has happened.
+    pub fn stats(&self) -> SchedulerStats {
+        SchedulerStats { running: self.running.len(), waiting: self.waiting.len(), ..self.stats }
+    }
+
+    /// Hears how long a step took.
+    pub fn observe(&mut self, step: &Scheduled, measured_us: f64) {
+        self.cost.observe(step.predicted_us, measured_us);
+    }
+
+    /// Gives the slots of every kept prefix back.
+    pub fn forget_prefixes(&mut self, slots: &mut SlotGroups) {
+        while self.prefixes.evict(slots) {}
     }
 
     /// The next step's batch; `None` where every sequence waits for a sample that only the host can read, or none is left.
-    pub fn next_batch(&mut self, slots: &mut Segments) -> Option<Scheduled> {
-        let mut step = Scheduled { batch: Batch::new(), step: self.steps, ..Scheduled::default() };
-        let mut room = Room { tokens: self.limits.max_batch_tokens, split_rows: self.limits.max_split_rows };
-        // Sequences that need one token go first, so that no prompt stalls a running answer.
-        for short in [true, false] {
-            let mut index = 0;
-            while index < self.running.len() {
-                let ready = self.running[index].ready();
-                if ready > 0 && (ready == 1) == short && !step.has(&self.running[index]) {
-                    let tokens = room.tokens_for(&self.running[index], ready);
-                    match if tokens > 0 { self.make_room(index, tokens, slots, &step) } else { MadeRoom::Wait } {
-                        MadeRoom::Yes => self.push(index, tokens, &mut room, &mut step),
-                        MadeRoom::Left => continue,
-                        MadeRoom::Wait => {}
-                    }
-                }
-                index += 1;
-            }
+    pub fn next_batch(&mut self, slots: &mut SlotGroups) -> Option<Scheduled> {
+        slots.plan_moves(self.move_credit as usize);
+        self.spare_slots *= 1.0 - 1.0 / self.options.spare_steps;
+        let mut step = Step::new(&self.limits);
+        // Where one token takes as long as the bound, all that fits in about its time goes with it.
+        step.bound_us = self.options.max_step_us.max(1.5 * self.cost.step_us(&self.cost.load(1, 0)));
+        // Where prompts are read beside answers, they keep a part of the time.
+        let any_long = self.running.iter().any(|rank| self.sequences[&rank.1].ready() > 1);
+        let kept_us = if any_long { self.options.max_delay_us.min(step.bound_us / 2.0) } else { 0.0 };
+        self.choose_short(slots, &mut step, kept_us);
+        step.delay_bound_us = match step.chosen.is_empty() {
+            true => step.bound_us,
+            false => (self.cost.step_us(&step.load) + self.options.max_delay_us).min(step.bound_us),
+        };
+        self.admit(slots);
+        self.choose_long(slots, &mut step);
+        self.choose_short(slots, &mut step, 0.0);
+        if step.chosen.is_empty() {
+            return None;
         }
-        while self.running.len() < self.limits.max_sequences && room.tokens > 0 {
-            let Some(next) = self.waiting.front_mut() else { break };
-            let tokens = next.ready().min(room.tokens);
-            if tokens == 0 || !slots.extend(&mut next.segments, next.computed + tokens) {
-                break;
-            }
-            let next = self.waiting.pop_front().expect("the front was there");
-            self.running.push(next);
-            let index = self.running.len() - 1;
-            let tokens = room.tokens_for(&self.running[index], tokens);
-            self.push(index, tokens, &mut room, &mut step);
-        }
-        self.steps += u64::from(step.batch.tokens() > 0);
-        (step.batch.tokens() > 0).then_some(step)
+        Some(self.build(&step, slots))
     }
 
     /// Takes a collected step's samples, one a row of logits; `None` for a request that ended meanwhile.
-    pub fn commit(&mut self, step: &Scheduled, samples: &[Option<u32>], slots: &mut Segments) -> Vec<Event> {
-        let mut events = Vec::new();
+    pub fn commit(&mut self, step: &Scheduled, samples: &[Option<u32>], slots: &mut SlotGroups) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.events);
         for (&request, &sample) in step.sampled.iter().zip(samples) {
-            let (Some(sequence), Some(token)) = (self.sequence_mut(request), sample) else { continue };
+            let (Some(sequence), Some(token)) = (self.sequences.get_mut(&request), sample) else { continue };
             // The next step may be under way already, with a token of its own in flight.
             if sequence.in_flight.is_some_and(|token| token.step == step.step) {
                 sequence.in_flight = None;
             }
             if sequence.sampling.eos_token_ids.contains(&token) {
                 self.end(request, FinishReason::Stop, slots);
-                continue;
+            } else {
+                sequence.push(token);
+                events.push(Event::Token { request, token });
+                if sequence.tables.is_some() {
+                    self.prefixes.note(request, &sequence.tokens);
+                }
+                if sequence.generated() >= sequence.sampling.max_tokens {
+                    self.end(request, FinishReason::Length, slots);
+                }
             }
-            sequence.tokens.push(token);
-            events.push(Event::Token { request, token });
-            if sequence.generated() >= sequence.sampling.max_tokens {
-                self.end(request, FinishReason::Length, slots);
-            }
+            events.append(&mut self.events);
         }
-        events.append(&mut self.ended);
         events
     }
 
-    /// Makes the slots of sequence `index` reach `tokens` more, preempting the newest sequences where none are left.
-    fn make_room(&mut self, index: usize, tokens: usize, slots: &mut Segments, step: &Scheduled) -> MadeRoom {
-        loop {
-            let sequence = &mut self.running[index];
-            let reach = sequence.computed + tokens;
-            if slots.extend(&mut sequence.segments, reach) {
-                return MadeRoom::Yes;
-            }
-            let newest = (0..self.running.len()).rev().find(|&i| !step.has(&self.running[i])).unwrap_or(index);
-            if newest <= index {
-                if self.running.len() > 1 {
-                    self.preempt(index, slots);
-                    return MadeRoom::Left;
-                }
-                let Sequence { request, in_flight, .. } = self.running[index];
-                if in_flight.is_some() {
-                    return MadeRoom::Wait;
-                }
-                self.end(request, FinishReason::Length, slots);
-                return MadeRoom::Left;
-            }
-            self.preempt(newest, slots);
+    fn end(&mut self, request: RequestId, reason: FinishReason, slots: &mut SlotGroups) {
+        let Some(mut sequence) = self.remove(request) else { return };
+        if let Some(tables) = sequence.tables.take() {
+            let known = sequence.known();
+            sequence.tokens.truncate(known);
+            self.prefixes.keep(sequence.tokens, tables, slots);
         }
+        self.events.push(Event::Finished { request, reason });
     }
 
-    /// Takes a sequence's slots; it starts again when there is room.
-    fn preempt(&mut self, index: usize, slots: &mut Segments) {
-        let mut sequence = self.running.remove(index);
-        slots.free(&mut sequence.segments);
-        sequence.computed = 0;
-        self.waiting.push_front(sequence);
-    }
-
-    fn push(&mut self, index: usize, tokens: usize, room: &mut Room, step: &mut Scheduled) {
-        if tokens == 0 {
-            return;
-        }
-        let adjustments = self.limits.max_adjustments - step.batch.adjustments.len();
-        let sequence = &mut self.running[index];
-        let known = sequence.tokens.len();
-        let end = sequence.computed + tokens;
-        let ids = (sequence.computed..end).map(|place| match sequence.in_flight {
-            Some(token) if place == known => SAMPLED | token.row,
-            _ => sequence.tokens[place],
-        });
-        let last = end == known + usize::from(sequence.in_flight.is_some());
-        if last && adjustments < penalties_len(sequence) {
-            return; // its penalties find room in a later step
-        }
-        step.batch.push(ids, sequence.computed, &sequence.segments);
-        sequence.computed = end;
-        room.spend(sequence, tokens);
-        if last {
-            let row = step.batch.want_last_logits();
-            sequence.in_flight = Some(InFlightToken { step: step.step, row });
-            step.batch.adjustments.extend(penalties(sequence, row));
-            if sequence.sampling.temperature > 0.0 {
-                step.batch.top_rows.push(TopKRow { row, inverse_temperature: 1.0 / sequence.sampling.temperature });
-            }
-            step.sampled.push(sequence.request);
-        } else {
-            sequence.in_flight = None;
-        }
-        step.members.push(sequence.request);
-    }
-
-    fn end(&mut self, request: RequestId, reason: FinishReason, slots: &mut Segments) {
-        let running = self.running.iter().position(|s| s.request == request).map(|i| self.running.remove(i));
-        let waiting = || self.waiting.iter().position(|s| s.request == request).and_then(|i| self.waiting.remove(i));
-        if let Some(mut sequence) = running.or_else(waiting) {
-            slots.free(&mut sequence.segments);
-            self.ended.push(Event::Finished { request, reason });
-        }
-    }
-
-    fn sequence_mut(&mut self, request: RequestId) -> Option<&mut Sequence> {
-        self.running.iter_mut().chain(&mut self.waiting).find(|s| s.request == request)
+    fn remove(&mut self, request: RequestId) -> Option<Sequence> {
+        let mut sequence = self.sequences.remove(&request)?;
+        let rank = (sequence.rank, request);
+        self.running.retain(|other| *other != rank);
+        self.waiting.remove(&rank);
+        self.prefixes.forget(request);
+        self.host_bytes -= sequence.saved.take().map_or(0, |saved| saved.host_bytes);
+        Some(sequence)
     }
 }
 
-/// What a step still has room for.
-struct Room {
-    tokens: usize,
-    split_rows: usize,
-}
-
-impl Room {
-    fn tokens_for(&self, sequence: &Sequence, ready: usize) -> usize {
-        let tokens = ready.min(self.tokens);
-        // A sequence may gain a segment in this very step.
-        let segments = sequence.segments.len() + 1;
-        if segments > 2 { tokens.min(self.split_rows / segments) } else { tokens }
+/// Leaves of `segments` what holds the positions `from..to`.
+fn clip(segments: &mut SmallVec<[Segment; 8]>, from: usize, to: usize) {
+    for segment in segments.iter_mut() {
+        let skip = from.saturating_sub(segment.first_position).min(segment.count);
+        let first_position = segment.first_position + skip;
+        let count = (segment.count - skip).min(to.saturating_sub(first_position));
+        *segment = Segment { first_slot: segment.first_slot + skip, first_position, count };
     }
-
-    fn spend(&mut self, sequence: &Sequence, tokens: usize) {
-        self.tokens -= tokens;
-        let segments = sequence.segments.len();
-        self.split_rows = self.split_rows.saturating_sub(if segments > 1 { tokens * segments } else { 0 });
-    }
-}
-
-/// Tokens that a penalised sequence holds, with how often they were generated.
-fn occurrences(sequence: &Sequence) -> FxHashMap<u32, u32> {
-    let mut counts = FxHashMap::default();
-    for (place, &token) in sequence.tokens.iter().enumerate() {
-        *counts.entry(token).or_insert(0) += u32::from(place >= sequence.prompt_len);
-    }
-    counts
-}
-
-fn penalties_len(sequence: &Sequence) -> usize {
-    if sequence.sampling.has_penalties() { occurrences(sequence).len() } else { 0 }
-}
-
-/// The adjustments of a sequence's next logits, by token.
-fn penalties(sequence: &Sequence, row: u32) -> Vec<LogitAdjustment> {
-    let params = &sequence.sampling;
-    if !params.has_penalties() {
-        return Vec::new();
-    }
-    let mut counts: Vec<_> = occurrences(sequence).into_iter().collect();
-    counts.sort_unstable();
-    let adjustment = |(token, count): (u32, u32)| LogitAdjustment {
-        row,
-        token,
-        repetition: params.repetition_penalty,
-        subtract: if count > 0 { params.presence_penalty + params.frequency_penalty * count as f32 } else { 0.0 },
-    };
-    counts.into_iter().map(adjustment).collect()
+    segments.retain(|segment| segment.count > 0);
 }

@@ -38,7 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("decoder", &["ops", "weights", "kv_cache", "batch", "plan", "models", "shaders", "gpu"]),
     ("sampler", &["ops", "weights", "kv_cache", "batch", "plan", "models", "shaders", "gpu", "request"]),
     ("weights", &["gpu", "models", "shaders"]),
-    ("kv_cache", &["gpu", "models"]),
+    ("kv_cache", &["gpu", "models", "segments"]),
     ("ops", &["gpu", "plan", "shaders", "weights", "kv_cache", "models"]),
     ("gpu", &["wgpu", "shaders"]),
     ("error", &["models"]),
