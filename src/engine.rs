@@ -1,64 +1,45 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
+mod cache;
 mod limits;
+mod options;
 mod score;
+mod service;
 
 pub use limits::longest_context;
-use limits::{slots, step_limits};
+use limits::{CacheRoom, step_limits};
+pub use options::EngineOptions;
+use options::{model_cost, scheduler_options};
+pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};
-use crate::cost::AdapterClass;
+use crate::cost::{AdapterClass, StepCost};
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
-use crate::gpu::{Gpu, StepRing, Submission};
+use crate::gpu::{Gpu, StepRing, Submission, Uploader};
 use crate::kv_cache::KvCache;
-use crate::ops::{Dtype, Kernels, Ops, Types};
-use crate::plan::Planner;
+use crate::ops::{Kernels, Ops, Types};
+use crate::plan::{CHUNK, Numerics, Plan, Planner};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
-use crate::scheduler::{Scheduled, Scheduler};
-use crate::segments::{QUANTUM, Segments};
+use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
+use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
-use rustc_hash::FxHashSet;
-
-/// What an engine is started with.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// Slots of the KV cache; `None` takes the model's positions, or as many as there is room for.
-    pub max_context: Option<usize>,
-    /// Tokens of one step at most.
-    pub max_batch_tokens: usize,
-    /// Sequences of one step at most.
-    pub max_sequences: usize,
-    /// Steps in flight: 1 collects each before the next is submitted, 2 after.
-    pub pipeline: usize,
-    /// The type of matrix products' inputs, of keys and of values.
-    pub dtype: Dtype,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        EngineOptions {
-            max_context: None,
-            max_batch_tokens: 512,
-            max_sequences: 64,
-            pipeline: 2,
-            dtype: Dtype::default(),
-        }
-    }
-}
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::time::Instant;
 
 /// One model on one adapter, and the requests that it answers.
-pub struct Engine {
+pub struct Stepper {
     gpu: Gpu,
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
     sampler: Sampler,
     scheduler: Scheduler,
-    segments: Segments,
+    slots: SlotGroups,
+    uploader: Uploader,
     ring: StepRing,
     limits: StepLimits,
     pipeline: usize,
@@ -66,6 +47,14 @@ pub struct Engine {
     steps: usize,
     next_request: u64,
     in_flight: Option<InFlight>,
+    /// Of the last step: its memory serves the next.
+    plan: Plan,
+    /// When the last step was.
+    collected: Instant,
+    /// Tokens of one sequence at most, whatever the slots.
+    max_positions: usize,
+    /// The logits of every sampled row, where a test wants them.
+    logits_seen: Option<FxHashMap<RequestId, Vec<Vec<f32>>>>,
 }
 
 /// A submitted step.
@@ -74,60 +63,85 @@ struct InFlight {
     submission: Submission,
     outputs: Outputs,
     parity: usize,
+    submitted: Instant,
 }
 
-impl Engine {
+impl Stepper {
     /// Uploads a model and allocates all that its steps will need. `progress` hears the bytes uploaded and those in all.
     ///
     /// # Errors
-    /// If the adapter has no room, or a kernel cannot be compiled.
+    /// If the adapter has no room, `kv_memory` holds not even the least, or a kernel cannot be compiled.
     pub fn new(
         gpu: &Gpu,
         checkpoint: &Checkpoint,
         options: &EngineOptions,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Engine, Error> {
+    ) -> Result<Stepper, Error> {
+        if !(1..=2).contains(&options.pipeline) {
+            let message = format!("pipeline is {}, wanted 1 or 2 steps in flight", options.pipeline);
+            return Err(Error::Request { message });
+        }
         let spec = checkpoint.spec();
         let types = Types::of(gpu, options.dtype);
-        let attention = attention_shape(spec, &types)?;
+        let mut attention = attention_shape(spec, &types)?;
+        let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
+        if options.deterministic {
+            attention.numerics = Numerics::Deterministic { longest_context: max_positions };
+        }
         let kv_shape = kv_shape(spec, &attention);
+        let windows = attention.windows.clone();
         let limits = step_limits(gpu, spec, &attention, options)?;
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let kernels = Kernels::new(gpu, types, Planner::new(attention, class, &limits))?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
-        let slots = slots(gpu, spec, &kv_shape, checkpoint.weight_bytes(), options);
-        let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, slots)?;
+        let room = CacheRoom {
+            shape: &kv_shape,
+            windows: &windows,
+            max_sequences: limits.max_sequences,
+            max_batch_tokens: limits.max_batch_tokens,
+            quantum: if options.deterministic { CHUNK } else { QUANTUM },
+        };
+        let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
-        let kv_cache = KvCache::allocate(gpu, &kv_shape, slots, QUANTUM)?;
-        let segments = Segments::new(kv_cache.slots);
+        let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
+        let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
+        let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
+        let scheduler = Scheduler::new(limits, scheduler_options, cost);
         let capacity = kernels.planner.capacity();
-        let input_bytes = 32 * capacity.items
-            + 20 * capacity.merges
+        let input_bytes = capacity.input_bytes()
             + 16 * limits.max_adjustments
-            + 16 * limits.max_batch_tokens
+            + 8 * (1 + windows.len()) * limits.max_batch_tokens
             + 32 * limits.max_sequences;
         // The rare read of a whole row of logits must not be the first to make its buffer.
         gpu.read(&decoder.logits(0).buffer, 0, 4)?;
         let ring = gpu.step_ring(options.pipeline + 1, input_bytes as u64, Sampler::output_bytes(&limits))?;
-        Ok(Engine {
+        Ok(Stepper {
             gpu: gpu.clone(),
             kernels,
             decoder,
+            scheduler,
             kv_cache,
             sampler,
-            scheduler: Scheduler::new(limits),
-            segments,
+            slots,
+            max_positions,
+            logits_seen: None,
+            uploader: gpu.uploader()?,
             ring,
             limits,
             pipeline: options.pipeline,
             steps: 0,
             next_request: 0,
             in_flight: None,
+            plan: Plan::default(),
+            collected: Instant::now(),
         })
     }
 
     /// Compiles every kernel that steps ask for, so that no client waits for a compiler later; what only
-    /// [`Engine::losses`] needs is compiled there. `progress` hears how many are done and of how many.
+    /// [`Stepper::losses`] needs is compiled there. `progress` hears how many are done and of how many.
     ///
     /// # Errors
     /// The first refusal by naga or the driver.
@@ -136,7 +150,7 @@ impl Engine {
         let most = self.limits.max_batch_tokens;
         let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
         for size in sizes {
-            let batch = Batch::rehearsal(size, self.limits.max_sequences);
+            let batch = Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len());
             let plan = self.kernels.planner.plan(&batch);
             let recorder = self.gpu.begin_rehearsal(&self.ring);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
@@ -166,12 +180,44 @@ impl Engine {
 
     /// Tokens that all sequences together may have in the cache.
     pub fn capacity(&self) -> usize {
-        self.segments.capacity()
+        self.slots.capacity()
     }
 
-    /// Slots of the cache that belong to no request.
+    /// Tokens that one sequence may have: the slots, or the model's positions where windows let it go on for ever.
+    pub fn longest(&self) -> usize {
+        self.slots.longest().min(self.max_positions)
+    }
+
+    /// Slots of the cache that belong to no request and to no kept prefix.
     pub fn free_slots(&self) -> usize {
-        self.segments.free_slots()
+        self.slots.free_slots()
+    }
+
+    /// The slots themselves, for tests and tools.
+    #[doc(hidden)]
+    pub fn slots(&self) -> &SlotGroups {
+        &self.slots
+    }
+
+    /// Gives the slots of every kept prefix back.
+    pub fn forget_prefixes(&mut self) {
+        self.scheduler.forget_prefixes(&mut self.slots);
+    }
+
+    /// Bytes of the KV cache.
+    pub fn kv_bytes(&self) -> u64 {
+        self.kv_cache.bytes()
+    }
+
+    /// Refuses slots once in so many times, at random: for tests.
+    #[doc(hidden)]
+    pub fn refuse_slots(&mut self, seed: u64, one_in: u64) {
+        self.slots.refuse_some(seed, one_in);
+    }
+
+    /// What has happened until now.
+    pub fn stats(&self) -> SchedulerStats {
+        self.scheduler.stats()
     }
 
     /// Takes free slots out of use for as long as the engine lives, so that sequences lie in several segments: for tests.
@@ -180,7 +226,7 @@ impl Engine {
     /// If they are not free.
     #[doc(hidden)]
     pub fn hold_slots(&mut self, first_slot: usize, count: usize) {
-        self.segments.hold(first_slot, count);
+        self.slots.group_mut(0).hold(first_slot, count);
     }
 
     /// Queues a request.
@@ -189,32 +235,17 @@ impl Engine {
     /// [`Error::Request`] for a prompt that is empty, names no row of the vocabulary or can never fit, and for sampling
     /// parameters out of range.
     pub fn submit(&mut self, request: Request) -> Result<RequestId, Error> {
-        let vocab_size = self.spec().vocab_size;
-        let refuse = |message: String| Err(Error::Request { message });
-        if let Err(message) = request.sampling.validate() {
-            return refuse(message);
-        }
-        if request.prompt.is_empty() {
-            return refuse("the prompt has no tokens, wanted at least one".into());
-        }
-        if let Some(token) = request.prompt.iter().find(|&&token| token as usize >= vocab_size) {
-            return refuse(format!("token id {token} is not below the vocabulary's size, {vocab_size}"));
-        }
-        if request.prompt.len() > self.capacity() {
-            let (met, room) = (request.prompt.len(), self.capacity());
-            return refuse(format!(
-                "the prompt has {met} tokens, the KV cache has room for {room}: raise --max-context"
-            ));
-        }
+        let checked = request.validate(self.spec().vocab_size, self.longest());
+        checked.map_err(|message| Error::Request { message })?;
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        self.scheduler.add(Sequence::new(id, request.prompt, request.sampling));
+        self.scheduler.add(Sequence::new(id, request));
         Ok(id)
     }
 
     /// Ends a request; its `Finished` event comes with the next step.
     pub fn cancel(&mut self, request: RequestId) {
-        self.scheduler.cancel(request, &mut self.segments);
+        self.scheduler.cancel(request, &mut self.slots);
     }
 
     /// Whether every request has ended and every event was given out.
@@ -230,27 +261,65 @@ impl Engine {
         if self.pipeline == 1 {
             debug_assert!(self.in_flight.is_none(), "one step at a time");
         }
-        let submitted = match self.scheduler.next_batch(&mut self.segments) {
+        let submitted = match self.scheduler.next_batch(&mut self.slots) {
             Some(scheduled) => Some(self.submit_step(scheduled)?),
             None => None,
         };
         let last = if self.pipeline == 1 { submitted } else { std::mem::replace(&mut self.in_flight, submitted) };
-        let Some(step) = last else { return Ok(self.scheduler.take_ended()) };
+        let Some(step) = last else { return Ok(self.scheduler.take_events()) };
         let samples = self.collect(&step.scheduled, step.submission, &step.outputs, step.parity)?;
-        Ok(self.scheduler.commit(&step.scheduled, &samples, &mut self.segments))
+        self.see_logits(&step.scheduled, step.parity)?;
+        let began = step.submitted.max(self.collected);
+        self.collected = Instant::now();
+        self.scheduler.observe(&step.scheduled, 1e6 * self.collected.duration_since(began).as_secs_f64());
+        Ok(self.scheduler.commit(&step.scheduled, &samples, &mut self.slots))
     }
 
-    fn submit_step(&mut self, scheduled: Scheduled) -> Result<InFlight, Error> {
+    fn see_logits(&mut self, scheduled: &Scheduled, parity: usize) -> Result<(), Error> {
+        let Some(mut seen) = self.logits_seen.take() else { return Ok(()) };
+        for (row, &request) in scheduled.sampled.iter().enumerate() {
+            seen.entry(request).or_default().push(self.logits_row(row, parity)?);
+        }
+        self.logits_seen = Some(seen);
+        Ok(())
+    }
+
+    /// Reads the logits of every sampled row back from now on, and gives those that were read: for tests.
+    #[doc(hidden)]
+    pub fn take_logits(&mut self) -> FxHashMap<RequestId, Vec<Vec<f32>>> {
+        self.logits_seen.replace(FxHashMap::default()).unwrap_or_default()
+    }
+
+    /// Starts the allocator anew with another policy: for tests.
+    ///
+    /// # Panics
+    /// If the engine is not idle.
+    #[doc(hidden)]
+    pub fn set_slot_policy(&mut self, change: impl FnOnce(&mut Policy)) {
+        assert!(self.is_idle(), "the policy changes while nothing runs");
+        self.forget_prefixes();
+        let mut policy = self.slots.group(0).policy().clone();
+        change(&mut policy);
+        let groups: Vec<_> = self.slots.windows().zip(self.kv_cache.slots.iter().copied()).collect();
+        self.slots = SlotGroups::new(&groups, &policy);
+    }
+
+    fn submit_step(&mut self, mut scheduled: Scheduled) -> Result<InFlight, Error> {
+        let submitted = Instant::now();
+        for op in std::mem::take(&mut scheduled.before) {
+            self.change_cache(op)?;
+        }
+        self.move_what_is_too_much(&mut scheduled.batch)?;
         let parity = self.steps % 2;
         let (submission, outputs) = self.run(&scheduled.batch, parity)?;
         self.steps += 1;
-        Ok(InFlight { scheduled, submission, outputs, parity })
+        Ok(InFlight { scheduled, submission, outputs, parity, submitted })
     }
 
-    fn run(&self, batch: &Batch, parity: usize) -> Result<(Submission, Outputs), Error> {
-        let plan = self.kernels.planner.plan(batch);
+    fn run(&mut self, batch: &Batch, parity: usize) -> Result<(Submission, Outputs), Error> {
+        self.kernels.planner.plan_into(batch, &mut self.plan);
         let recorder = self.gpu.begin_step(&self.ring);
-        let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
+        let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.plan };
         self.decoder.write_inputs(&mut ops, batch);
         self.sampler.write_inputs(&mut ops, batch);
         let logits = self.decoder.forward(&mut ops, batch, &self.kv_cache, self.sampler.samples(), parity);
@@ -258,9 +327,10 @@ impl Engine {
         Ok((ops.recorder.submit()?, outputs))
     }
 
-    /// A step's samples, one a row of logits; `None` for requests that ended meanwhile.
+    /// A step's samples, one a row of logits; `None` for requests that ended meanwhile, and for those whose logits are not
+    /// numbers: they fail, and the others go on.
     fn collect(
-        &self,
+        &mut self,
         scheduled: &Scheduled,
         submission: Submission,
         outputs: &Outputs,
@@ -282,15 +352,16 @@ impl Engine {
                     self.draw(&sequence.sampling, sequence.generated(), &candidates, row, parity)?
                 }
             };
-            if token as usize >= self.spec().vocab_size {
-                return Err(Error::NotANumber);
+            samples.push(Some(token).filter(|&token| (token as usize) < self.spec().vocab_size));
+            if samples[row].is_none() {
+                self.scheduler.fail(request, Error::NotANumber.to_string(), &mut self.slots);
             }
-            samples.push(Some(token));
         }
         Ok(samples)
     }
 
-    /// Draws a token from candidates, or from the whole row where they do not decide.
+    /// Draws a token from candidates, or from the whole row where they do not decide; past the vocabulary where logits are
+    /// not numbers.
     fn draw(
         &self,
         params: &SamplingParams,
@@ -304,9 +375,9 @@ impl Engine {
         }
         let row = self.logits_row(row, parity)?;
         if row.iter().any(|logit| logit.is_nan()) {
-            return Err(Error::NotANumber);
+            return Ok(u32::MAX);
         }
-        choose(params, index, &Candidates::whole(&row, params.temperature)).ok_or(Error::NotANumber)
+        Ok(choose(params, index, &Candidates::whole(&row, params.temperature)).unwrap_or(u32::MAX))
     }
 
     fn logits_row(&self, row: usize, parity: usize) -> Result<Vec<f32>, Error> {

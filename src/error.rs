@@ -124,6 +124,18 @@ pub enum Error {
         /// What is wrong with it, what was met and what was wanted.
         message: String,
     },
+    /// A request that was begun and could not be ended.
+    #[error("{message}")]
+    Failed {
+        /// What happened.
+        message: String,
+    },
+    /// The engine was shut down, or could not be started anew.
+    #[error("the engine takes no requests: {reason}")]
+    EngineDown {
+        /// Why.
+        reason: String,
+    },
     /// The model computed no number.
     #[error(
         "the logits are not numbers: the checkpoint is damaged or overflows f16; try --dtype f32, or fetch it again"

@@ -34,6 +34,7 @@ use raglan_shaders::{AdapterLimits, Variant};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 use wgpu::Features;
 
 /// How to open an adapter.
@@ -51,6 +52,8 @@ pub struct GpuOptions {
     pub cache_dir: Option<PathBuf>,
     /// Bind no more than this at once, as an adapter with smaller bindings does: for tests.
     pub max_binding_bytes: Option<u64>,
+    /// Hold no more than this in buffers at once, as an adapter with less memory does: for tests.
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl Default for GpuOptions {
@@ -62,6 +65,7 @@ impl Default for GpuOptions {
             allow_subgroups: true,
             cache_dir: None,
             max_binding_bytes: None,
+            max_memory_bytes: None,
         }
     }
 }
@@ -71,6 +75,7 @@ impl Default for GpuOptions {
 pub struct Gpu(Arc<Inner>);
 
 struct Inner {
+    options: GpuOptions,
     summary: AdapterSummary,
     choice_reason: String,
     limits: AdapterLimits,
@@ -81,6 +86,7 @@ struct Inner {
     readback: readback::Readback,
     graveyard: Arc<buffer::Graveyard>,
     buffers: AtomicU32,
+    max_memory_bytes: Option<u64>,
     wgpu_buffers: Mutex<BuffersSeen>,
     queue: wgpu::Queue,
     device: wgpu::Device,
@@ -132,9 +138,26 @@ impl Gpu {
     /// # Errors
     /// If there is none, none that the user asked for, it lacks immediates, or the driver refuses.
     pub fn open(options: &GpuOptions) -> Result<Gpu, Error> {
+        Gpu::open_chosen(options, |all| Gpu::choose(all, options))
+    }
+
+    /// Opens the same adapter with the same options once more, as after its loss. What this one made stays with this one.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`], and where the adapter is gone.
+    pub fn reopen(&self) -> Result<Gpu, Error> {
+        let Inner { options, summary, choice_reason, .. } = &*self.0;
+        Gpu::open_chosen(options, |all| Ok((adapter::find_again(all, summary)?, choice_reason.clone())))
+    }
+
+    /// Opens the adapter that `choose` takes, an index and a reason.
+    fn open_chosen(
+        options: &GpuOptions,
+        choose: impl FnOnce(&[AdapterSummary]) -> Result<(usize, String), Error>,
+    ) -> Result<Gpu, Error> {
         let instance = adapter::instance();
         let (handles, summaries): (Vec<_>, Vec<_>) = adapter::enumerate(&instance).into_iter().unzip();
-        let (index, choice_reason) = Gpu::choose(&summaries, options)?;
+        let (index, choice_reason) = choose(&summaries)?;
         let (handle, summary) = (&handles[index], summaries[index].clone());
         if !summary.features.immediates {
             let feature = "immediates (push constants)".to_owned();
@@ -170,6 +193,7 @@ impl Gpu {
         let pipelines = pipelines::Pipelines::new(options.runtime_checks, disk.as_ref().map(|disk| disk.cache.clone()));
         log::info!("{summary}, driver {} {}: {choice_reason}", summary.driver, summary.driver_info);
         Ok(Gpu(Arc::new(Inner {
+            options: options.clone(),
             summary,
             choice_reason,
             limits,
@@ -180,6 +204,7 @@ impl Gpu {
             readback: readback::Readback::default(),
             graveyard: Arc::default(),
             buffers: AtomicU32::new(0),
+            max_memory_bytes: options.max_memory_bytes,
             wgpu_buffers: Mutex::default(),
             queue,
             device,
@@ -201,6 +226,11 @@ impl Gpu {
         &self.0.limits
     }
 
+    /// Bytes of the storage buffers that live.
+    pub fn held_bytes(&self) -> u64 {
+        self.0.graveyard.held_bytes()
+    }
+
     /// Whether a CPU plays the GPU.
     pub fn is_software(&self) -> bool {
         self.0.summary.is_software()
@@ -214,6 +244,11 @@ impl Gpu {
         use wgpu::BufferUsages as Usage;
         // Four words: the least that a binding of `array<vec4<f32>>` takes.
         let aligned_bytes = bytes.max(16).checked_next_multiple_of(16).unwrap_or(u64::MAX);
+        let (held, most) = (self.0.graveyard.held_bytes(), self.0.max_memory_bytes);
+        if most.is_some_and(|most| held.saturating_add(bytes) > most) {
+            let (adapter, label) = (self.0.summary.name.clone(), label.to_owned());
+            return Err(Error::OutOfMemory { adapter, label, bytes });
+        }
         let raw = self.raw_buffer(label, aligned_bytes, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST, false)?;
         let id = self.0.buffers.fetch_add(1, Ordering::Relaxed);
         Ok(Buffer::new(raw, id, bytes, self.0.graveyard.clone()))
@@ -255,7 +290,22 @@ impl Gpu {
         }
     }
 
-    /// Loses the adapter on purpose, as a test of what follows.
+    /// The loss of the adapter, if it was lost or the driver tells of it within `patience`. Work that meets the loss before
+    /// the driver's word has come is told as refused.
+    pub fn loss(&self, patience: Duration) -> Option<Error> {
+        let start = Instant::now();
+        loop {
+            // What a poll says besides is of the work that has failed already.
+            let _ = self.poll(wgpu::PollType::Poll);
+            match self.0.faults.check_lost() {
+                Err(lost) => return Some(lost),
+                Ok(()) if start.elapsed() >= patience => return None,
+                Ok(()) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Loses the adapter on purpose, as a test of what follows; no other thread may be in a step meanwhile.
     #[doc(hidden)]
     pub fn lose(&self) {
         self.0.device.destroy();

@@ -22,7 +22,7 @@ pub mod self_test;
 pub mod sequence;
 pub mod weights;
 
-pub use engine::{Engine, EngineOptions};
+pub use engine::{Engine, EngineOptions, EngineStats, EventStream, Loading, Stepper};
 pub use error::Error;
 pub use ops::Dtype;
 pub use raglan_models as models;

@@ -1,8 +1,11 @@
 //! Every adapter test, from the one binary: for a user with an unknown GPU, and for machines without cargo.
 //! The tests under `tests/` run the same list.
 
+mod batched;
 mod data;
 mod golden;
+mod memory;
+mod moved;
 mod ragged;
 mod reference;
 mod requests;
@@ -102,6 +105,9 @@ pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
     tests.extend(golden::tests());
     tests.extend(ragged::tests());
+    tests.extend(batched::tests());
+    tests.extend(memory::tests());
+    tests.extend(moved::tests());
     tests.extend(requests::tests());
     tests
 }

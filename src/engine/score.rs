@@ -1,16 +1,17 @@
 //! Running known tokens through a model: their logits, for tests, and their losses, for perplexity.
 
-use super::Engine;
+use super::Stepper;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::sampler::Outputs;
+use crate::segments::Segments;
 
-impl Engine {
+impl Stepper {
     /// Runs `tokens` as one sequence from nothing, in steps of at most `chunk` tokens, and gives each step's first row
     /// and its logits, `[rows, vocab_size]`, to `each`. For tests: it reads all logits back.
     ///
     /// # Errors
-    /// As [`Engine::step`], and where the engine is not idle or the tokens do not fit.
+    /// As [`Stepper::step`], and where the engine is not idle or the tokens do not fit.
     pub fn logits(&mut self, tokens: &[u32], chunk: usize, mut each: impl FnMut(usize, Vec<f32>)) -> Result<(), Error> {
         self.score_steps(tokens, chunk, false, |engine, first, rows, _, _| {
             for row in 0..rows {
@@ -23,7 +24,7 @@ impl Engine {
     /// The loss of every token but the first, in nats: one sequence, from nothing.
     ///
     /// # Errors
-    /// As [`Engine::logits`].
+    /// As [`Stepper::logits`].
     pub fn losses(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let mut losses = Vec::with_capacity(tokens.len());
         self.score_steps(tokens, usize::MAX, true, |engine, _, _, outputs, bytes| {
@@ -39,20 +40,31 @@ impl Engine {
         tokens: &[u32],
         chunk: usize,
         with_targets: bool,
-        mut each: impl FnMut(&Engine, usize, usize, &Outputs, &[u8]) -> Result<(), Error>,
+        mut each: impl FnMut(&Stepper, usize, usize, &Outputs, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         assert!(self.is_idle(), "an engine scores while it is idle");
-        let mut segments = Vec::new();
-        if tokens.len() < 2 || !self.segments.extend(&mut segments, tokens.len()) {
-            let message = format!("{} tokens to score, wanted 2 to {}", tokens.len(), self.capacity());
+        if tokens.len() < 2 || tokens.len() > self.longest() {
+            let message = format!("{} tokens to score, wanted 2 to {}", tokens.len(), self.longest());
             return Err(Error::Request { message });
         }
-        let chunk = chunk.min(self.limits.max_sequences).min(self.limits.max_batch_tokens);
+        self.forget_prefixes();
+        let tables = self.slots.admit();
+        let chunk =
+            chunk.min(self.limits.max_sequences).min(self.limits.max_batch_tokens).min(self.slots.longest_chunk());
         let mut result = Ok(());
         for first in (0..tokens.len()).step_by(chunk) {
             let rows = chunk.min(tokens.len() - first);
-            let mut batch = Batch::new();
-            batch.push(tokens[first..first + rows].iter().copied(), first, &segments);
+            self.slots.release_unseen(&tables, first);
+            if !self.slots.extend(&tables, first + rows) {
+                let message = format!("{} tokens to score, and no room for them beside what is held", tokens.len());
+                result = Err(Error::Request { message });
+                break;
+            }
+            let mut batch = Batch::new(self.slots.len());
+            batch.push(tokens[first..first + rows].iter().copied(), first, &self.slots.segments(&tables));
+            for (group, moves) in batch.groups.iter_mut().zip(self.slots.take_moves()) {
+                group.moves = Segments::rounds(&moves);
+            }
             batch.logit_rows = (0..rows as u32).collect();
             if with_targets {
                 // The last token has no next one; its loss is cut off.
@@ -66,7 +78,7 @@ impl Engine {
                 break;
             }
         }
-        self.segments.free(&mut segments);
+        self.slots.free(tables);
         result
     }
 }

@@ -201,6 +201,21 @@ pub(super) fn choose(all: &[AdapterSummary], wanted: Option<(&str, &str)>) -> Re
         })
 }
 
+/// The place in `all` of an adapter that was open before: the same one, though drivers that came or went may have moved it.
+///
+/// # Errors
+/// If there is no adapter, or none like it.
+pub(super) fn find_again(all: &[AdapterSummary], lost: &AdapterSummary) -> Result<usize, Error> {
+    let key = |a: &AdapterSummary| (a.name.clone(), a.backend, a.vendor_id, a.device_id);
+    let same = all.iter().filter(|a| key(a) == key(lost));
+    // Of several alike, the one at its place.
+    let found = same.min_by_key(|a| a.index.abs_diff(lost.index)).map(|a| a.index);
+    found.ok_or_else(|| match all {
+        [] => Error::NoAdapter,
+        _ => Error::UnknownAdapter { wanted: lost.to_string(), found: all.iter().map(ToString::to_string).collect() },
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,5 +271,16 @@ mod tests {
         let message = choose(&all, Some(("voodoo", "a test"))).map_err(|error| error.to_string());
         assert!(message.is_err_and(|text| text.contains("voodoo") && text.contains("3: Radeon 780M")));
         assert!(matches!(choose(&[], None), Err(Error::NoAdapter)));
+    }
+
+    #[test]
+    fn a_lost_adapter_is_found_again_among_its_like_and_others() {
+        let lost = summary(2, "Radeon 780M", "vulkan", "integrated");
+        let at = |index| summary(index, "Radeon 780M", "vulkan", "integrated");
+        let other = |index| summary(index, "llvmpipe", "vulkan", "cpu");
+        assert_eq!(find_again(&[at(0), at(1), at(2)], &lost).ok(), Some(2));
+        assert_eq!(find_again(&[other(0), at(1)], &lost).ok(), Some(1), "it moved");
+        assert!(matches!(find_again(&[other(0)], &lost), Err(Error::UnknownAdapter { .. })));
+        assert!(matches!(find_again(&[], &lost), Err(Error::NoAdapter)));
     }
 }

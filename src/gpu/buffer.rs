@@ -2,7 +2,7 @@
 
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A storage buffer; clones share it, and the last one frees it.
 #[derive(Debug, Clone)]
@@ -31,9 +31,16 @@ pub struct BufferSlice<'a> {
 pub(super) struct Graveyard {
     any: AtomicBool,
     ids: Mutex<Vec<u32>>,
+    /// What is not freed.
+    held_bytes: AtomicU64,
 }
 
 impl Graveyard {
+    /// Bytes of the buffers that live.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
     /// The ids freed since the last call.
     pub(super) fn take(&self) -> Option<Vec<u32>> {
         self.any.swap(false, Ordering::AcqRel).then(|| std::mem::take(&mut *self.ids.lock()))
@@ -42,6 +49,7 @@ impl Graveyard {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.graveyard.held_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.graveyard.ids.lock().push(self.id);
         self.graveyard.any.store(true, Ordering::Release);
     }
@@ -49,6 +57,7 @@ impl Drop for Inner {
 
 impl Buffer {
     pub(super) fn new(raw: wgpu::Buffer, id: u32, bytes: u64, graveyard: Arc<Graveyard>) -> Self {
+        graveyard.held_bytes.fetch_add(bytes, Ordering::Relaxed);
         Buffer(Arc::new(Inner { raw, id, bytes, graveyard }))
     }
 

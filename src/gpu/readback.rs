@@ -21,7 +21,18 @@ impl Gpu {
     /// # Panics
     /// If the range is not in whole words or reaches past the end.
     pub fn read(&self, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, Error> {
-        buffer.assert_copy(offset, bytes);
+        self.read_parts(&[(buffer, offset, bytes)])
+    }
+
+    /// As [`Gpu::read`] of several (buffer, offset, bytes), one after another, in as few round trips as their bytes need.
+    ///
+    /// # Errors
+    /// As [`Gpu::read`].
+    ///
+    /// # Panics
+    /// As [`Gpu::read`].
+    pub fn read_parts(&self, parts: &[(&Buffer, u64, u64)]) -> Result<Vec<u8>, Error> {
+        parts.iter().for_each(|(buffer, offset, bytes)| buffer.assert_copy(*offset, *bytes));
         let mut between = self.0.readback.0.lock();
         let between = match &mut *between {
             Some(between) => between,
@@ -30,17 +41,28 @@ impl Gpu {
                 empty.insert(self.raw_buffer("readback", PIECE_BYTES, usage, false)?)
             }
         };
-        let mut all = Vec::with_capacity(bytes as usize);
-        for start in (0..bytes).step_by(PIECE_BYTES as usize) {
-            let piece_bytes = PIECE_BYTES.min(bytes - start);
+        let mut all = Vec::with_capacity(parts.iter().map(|(.., bytes)| *bytes as usize).sum());
+        let mut parts = parts.iter().copied().filter(|(.., bytes)| *bytes > 0).peekable();
+        let mut done = 0;
+        while parts.peek().is_some() {
             let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            encoder.copy_buffer_to_buffer(buffer.raw(), offset + start, between, 0, piece_bytes);
+            let mut filled = 0;
+            while let Some(&(buffer, offset, bytes)) = parts.peek().filter(|_| filled < PIECE_BYTES) {
+                let piece_bytes = (PIECE_BYTES - filled).min(bytes - done);
+                encoder.copy_buffer_to_buffer(buffer.raw(), offset + done, between, filled, piece_bytes);
+                filled += piece_bytes;
+                done += piece_bytes;
+                if done == bytes {
+                    parts.next();
+                    done = 0;
+                }
+            }
             let submission = self.0.queue.submit([encoder.finish()]);
             self.0.faults.check()?;
             let mapped = MapState::default();
-            between.map_async(wgpu::MapMode::Read, ..piece_bytes, mapped.callback());
+            between.map_async(wgpu::MapMode::Read, ..filled, mapped.callback());
             self.wait(&submission)?;
-            let view = mapped.range(self, || between.get_mapped_range(..piece_bytes))?;
+            let view = mapped.range(self, || between.get_mapped_range(..filled))?;
             all.extend_from_slice(&view);
             drop(view);
             between.unmap();

@@ -99,6 +99,14 @@ impl Uploader {
         Ok(())
     }
 
+    /// Hands what was uploaded until now to the adapter, before all that is submitted later.
+    ///
+    /// # Errors
+    /// If the adapter is lost or refused something.
+    pub fn send(&mut self) -> Result<(), Error> {
+        self.flush()
+    }
+
     /// Sends what is left and waits until the adapter has all.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use super::golden::Golden;
 use super::reference::Reference;
 use super::runs::{Answer, answer, answers, dtypes, engine, greedy, logits, options, same};
 use super::{Adapters, SelfTest, test};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{EngineOptions, Stepper};
 use crate::request::{Event, FinishReason, Request};
 use crate::segments::QUANTUM;
 
@@ -34,7 +34,7 @@ fn unequal(golden: &Golden) -> Vec<Request> {
     prompts.iter().zip([24, 40, 7, 30]).map(|(prompt, max_tokens)| greedy(prompt, max_tokens)).collect()
 }
 
-fn alone(engine: &mut Engine, requests: &[Request]) -> Result<Vec<Answer>, String> {
+fn alone(engine: &mut Stepper, requests: &[Request]) -> Result<Vec<Answer>, String> {
     requests.iter().map(|request| answer(engine, request)).collect()
 }
 
@@ -57,7 +57,7 @@ fn batched_is_alone(adapters: &Adapters, golden: &Golden) -> Result<String, Stri
 }
 
 /// As [`answers`], but each request comes some steps after the last.
-fn staggered(engine: &mut Engine, requests: &[Request]) -> Result<Vec<Answer>, String> {
+fn staggered(engine: &mut Stepper, requests: &[Request]) -> Result<Vec<Answer>, String> {
     let mut ids = Vec::new();
     let mut answers = vec![Answer::default(); requests.len()];
     let mut step = 0;
@@ -66,15 +66,17 @@ fn staggered(engine: &mut Engine, requests: &[Request]) -> Result<Vec<Answer>, S
             ids.push(engine.submit(requests[ids.len()].clone()).map_err(|error| error.to_string())?);
         }
         for event in engine.step().map_err(|error| error.to_string())? {
-            let (Event::Token { request, .. } | Event::Finished { request, .. }) = event;
-            let place = ids.iter().position(|id| *id == request).ok_or("an event of no request")?;
+            let place = ids.iter().position(|id| *id == event.request()).ok_or("an event of no request")?;
             match event {
+                Event::Started { .. } => {}
                 Event::Token { token, .. } => answers[place].tokens.push(token),
                 Event::Finished { reason, .. } => answers[place].reason = Some(reason),
+                Event::Failed { message, .. } => return Err(message),
             }
         }
         step += 1;
     }
+    engine.forget_prefixes();
     Ok(answers)
 }
 
@@ -119,7 +121,7 @@ fn scattered(
     runs: usize,
     slots: usize,
     options: &EngineOptions,
-) -> Result<Engine, String> {
+) -> Result<Stepper, String> {
     let max_context = Some(runs * (slots + QUANTUM) - QUANTUM);
     let mut engine = engine(&adapters.plain, &golden.checkpoint, &EngineOptions { max_context, ..options.clone() })?;
     (1..runs).for_each(|run| engine.hold_slots(run * (slots + QUANTUM) - QUANTUM, QUANTUM));

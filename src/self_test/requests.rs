@@ -4,7 +4,7 @@ use super::golden::Golden;
 use super::reference::Reference;
 use super::runs::{Answer, answer, answers, engine, greedy, options, same};
 use super::{Adapters, SelfTest, test};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{EngineOptions, Stepper};
 use crate::request::{Event, FinishReason, Request, SamplingParams};
 use raglan_models::Checkpoint;
 use raglan_shaders::adjust_logits::{self, LogitAdjustment};
@@ -38,7 +38,7 @@ fn sampled(adapters: &Adapters) -> Result<String, String> {
             seed,
             ..SamplingParams::default()
         };
-        Request { prompt: golden.prompt[seed as usize..].to_vec(), sampling }
+        Request { prompt: golden.prompt[seed as usize..].to_vec(), sampling, priority: 0 }
     };
     let requests = [
         request(1, 0.8, 0, 1.0, 0.0, 1.0),
@@ -105,7 +105,7 @@ fn penalties(adapters: &Adapters) -> Result<String, String> {
     if bent == 0 {
         return Err("the penalties change nothing: the test shows nothing".into());
     }
-    let request = Request { prompt: prompt.to_vec(), sampling };
+    let request = Request { prompt: prompt.to_vec(), sampling, priority: 0 };
     for pipeline in [1, 2] {
         let mut engine = engine(&adapters.plain, &golden.checkpoint, &EngineOptions { pipeline, ..options() })?;
         same(&format!("pipeline {pipeline}"), &answer(&mut engine, &request)?.tokens[..], &tokens[prompt.len()..])?;
@@ -164,7 +164,7 @@ fn cancelled(adapters: &Adapters) -> Result<String, String> {
             while !engine.is_idle() {
                 events.extend(engine.step().map_err(text)?);
             }
-            let of = |id| move |event: &&Event| matches!(event, Event::Token { request, .. } | Event::Finished { request, .. } if *request == id);
+            let of = |id| move |event: &&Event| event.request() == id && !matches!(event, Event::Started { .. });
             let end = Event::Finished { request: gone, reason: FinishReason::Cancelled };
             let last: Vec<_> = events[before..].iter().filter(of(gone)).cloned().collect();
             same(&format!("events after a cancellation, pipeline {pipeline}"), &last, &vec![end])?;
@@ -174,6 +174,7 @@ fn cancelled(adapters: &Adapters) -> Result<String, String> {
                 .filter_map(|event| if let Event::Token { token, .. } = event { Some(*token) } else { None })
                 .collect();
             same(&format!("the other request, pipeline {pipeline}"), &tokens[..], golden.greedy())?;
+            engine.forget_prefixes();
             same("free slots", &engine.free_slots(), &free)?;
             cases += 1;
         }
@@ -207,7 +208,7 @@ fn creates_nothing(adapters: &Adapters) -> Result<String, String> {
     Ok("20 steps of three requests, then to their end".into())
 }
 
-fn drain(engine: &mut Engine) -> Result<(), String> {
+fn drain(engine: &mut Stepper) -> Result<(), String> {
     while !engine.is_idle() {
         engine.step().map_err(text)?;
     }

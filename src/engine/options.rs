@@ -1,0 +1,86 @@
+//! What an engine is started with, and what that means for its scheduler.
+
+use crate::cost::{AdapterClass, ModelCost};
+use crate::kv_cache::KvShape;
+use crate::ops::Dtype;
+use crate::plan::CHUNK;
+use crate::scheduler::SchedulerOptions;
+use raglan_models::ModelSpec;
+
+/// What an engine is started with.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Slots of the KV cache; `None` takes what `kv_memory` holds, else the model's positions, or as many as there is room for.
+    pub max_context: Option<usize>,
+    /// Bytes that the KV cache may take; `None` is bounded by the adapter's memory alone.
+    pub kv_memory: Option<u64>,
+    /// Tokens of one step at most.
+    pub max_batch_tokens: usize,
+    /// Sequences of one step at most.
+    pub max_sequences: usize,
+    /// Steps in flight: 1 collects each before the next is submitted, 2 after.
+    pub pipeline: usize,
+    /// The type of matrix products' inputs, of keys and of values.
+    pub dtype: Dtype,
+    /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
+    pub deterministic: bool,
+    /// Predicted time of a step at most, in milliseconds; `None` keeps far from the adapter's watchdog.
+    pub max_step_ms: Option<f64>,
+    /// By how much a prompt that is being read may lengthen a step of running answers, in milliseconds; `None` takes a
+    /// third of the longest step.
+    pub max_delay_ms: Option<f64>,
+    /// Whether requests share the keys and values of equal prefixes, and leave theirs for later ones.
+    pub prefix_cache: bool,
+    /// Bytes of host memory for the keys and values of sequences that gave way to others; 0 computes them again.
+    pub swap_memory: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            max_context: None,
+            kv_memory: None,
+            max_batch_tokens: 512,
+            max_sequences: 64,
+            pipeline: 2,
+            dtype: Dtype::default(),
+            deterministic: false,
+            max_step_ms: None,
+            max_delay_ms: None,
+            prefix_cache: true,
+            swap_memory: 2 << 30,
+        }
+    }
+}
+
+pub(super) fn scheduler_options(options: &EngineOptions, class: AdapterClass) -> SchedulerOptions {
+    // Nothing watches a software adapter, and its steps are slow.
+    let max_step_ms = options.max_step_ms.unwrap_or(if class == AdapterClass::Software { 6000.0 } else { 150.0 });
+    let max_delay_ms = options.max_delay_ms.unwrap_or(max_step_ms / 3.0);
+    SchedulerOptions {
+        max_step_us: 1e3 * max_step_ms,
+        max_delay_us: 1e3 * max_delay_ms,
+        host_bytes: options.swap_memory,
+        prefix_cache: options.prefix_cache,
+        fork_quantum: if options.deterministic { CHUNK } else { 1 },
+        ..SchedulerOptions::default()
+    }
+}
+
+/// What of a model decides the time of its steps.
+pub(super) fn model_cost(spec: &ModelSpec, shape: &KvShape, windows: &[Option<usize>], weight_bytes: u64) -> ModelCost {
+    let hidden = spec.hidden_size as f64;
+    let (heads, kv_heads) = (spec.num_attention_heads as f64, spec.num_key_value_heads as f64);
+    let head_dim = spec.head_dim as f64;
+    let layer_params =
+        hidden * head_dim * (2.0 * heads + 2.0 * kv_heads) + 3.0 * hidden * spec.intermediate_size as f64;
+    let layers = spec.layers.len() as f64;
+    ModelCost {
+        weight_bytes: weight_bytes as f64,
+        token_flops: 2.0 * layers * layer_params,
+        slot_bytes: shape.slot_bytes() as f64,
+        // Products with keys and with values, two operations each.
+        pair_flops: 4.0 * layers * heads * head_dim,
+        window: if let [window] = windows { *window } else { None },
+    }
+}
