@@ -12,6 +12,7 @@ mod perplexity;
 mod progress;
 mod sampling;
 mod self_test;
+mod size;
 
 use clap::{Parser, Subcommand};
 use global::Global;

@@ -7,7 +7,7 @@
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::models::hub::Cache;
 use raglan::models::{Checkpoint, Tokenizer};
-use raglan::{Engine, EngineOptions, Event, Request, SamplingParams};
+use raglan::{EngineOptions, Event, Request, SamplingParams, Stepper};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -24,10 +24,10 @@ fn checkpoint() -> Checkpoint {
     Checkpoint::open(&path).unwrap()
 }
 
-fn engine(checkpoint: &Checkpoint) -> Engine {
+fn engine(checkpoint: &Checkpoint) -> Stepper {
     let gpu = Gpu::open(&GpuOptions::default()).unwrap();
     let options = EngineOptions { max_context: Some(2048), ..EngineOptions::default() };
-    Engine::new(&gpu, checkpoint, &options, &mut |_, _| ()).unwrap()
+    Stepper::new(&gpu, checkpoint, &options, &mut |_, _| ()).unwrap()
 }
 
 fn ids(item: &Value, key: &str) -> Vec<u32> {
@@ -96,12 +96,12 @@ fn the_engine_writes_the_golden_answers() {
     for item in golden["items"].as_array().unwrap() {
         let (prompt, greedy) = (ids(item, "prompt_ids"), ids(item, "greedy_ids"));
         let sampling = SamplingParams { max_tokens: greedy.len(), ..SamplingParams::default() };
-        engine.submit(Request { prompt: prompt.clone(), sampling }).unwrap();
+        engine.submit(Request::new(prompt.clone(), sampling)).unwrap();
         let mut met = Vec::new();
         while !engine.is_idle() {
             met.extend(engine.step().unwrap().into_iter().filter_map(|event| match event {
                 Event::Token { token, .. } => Some(token),
-                Event::Finished { .. } => None,
+                _ => None,
             }));
         }
         let Some(first) = met.iter().zip(&greedy).position(|(a, b)| a != b) else { continue };

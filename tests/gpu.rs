@@ -261,7 +261,9 @@ fn a_lost_adapter_is_an_error_everywhere_and_never_a_panic() {
     };
     let mut uploader = gpu.uploader().unwrap();
     let in_flight = step().unwrap();
+    assert!(gpu.loss(Duration::ZERO).is_none());
     gpu.lose();
+    assert!(matches!(gpu.loss(Duration::MAX), Some(Error::DeviceLost { .. })));
     let lost = |result: Result<(), Error>| assert!(matches!(result, Err(Error::DeviceLost { .. })), "{result:?}");
     lost(in_flight.collect().map(|_| ()));
     lost(step().map(|_| ()));
@@ -271,6 +273,25 @@ fn a_lost_adapter_is_an_error_everywhere_and_never_a_panic() {
     lost(gpu.compile(&[mix(32)], |_, _| ()));
     lost(uploader.upload(&y, 0, 16, 4, |_, _| ()).and_then(|()| uploader.finish()));
     lost(gpu.step_ring(1, 16, 16).map(|_| ()));
+}
+
+#[test]
+fn a_lost_adapter_is_opened_again_with_its_options() {
+    let Some(gpu) = open(&GpuOptions { allow_f16: false, max_binding_bytes: Some(1 << 20), ..GpuOptions::default() })
+    else {
+        return;
+    };
+    gpu.lose();
+    let again = gpu.reopen().unwrap();
+    let told = |gpu: &Gpu| (gpu.summary().to_string(), format!("{:?}", gpu.limits()), gpu.choice_reason().to_owned());
+    assert_eq!(told(&again), told(&gpu));
+    let ring = again.step_ring(1, 64, 64).unwrap();
+    let (x, y) = (again.buffer("x", 16).unwrap(), again.buffer("y", 16).unwrap());
+    let mut rec = again.begin_step(&ring);
+    record(&mut rec, &mix(64), &x, &y, 4, 5);
+    let _ = rec.output(&y, 0, 4);
+    assert_eq!(words(&rec.submit().unwrap().collect().unwrap()), [5]);
+    assert!(gpu.buffer("lost", 16).is_err());
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::models::Checkpoint;
-use raglan::{Engine, EngineOptions, Event, Request, SamplingParams};
+use raglan::{EngineOptions, Event, Request, SamplingParams, Stepper};
 
 /// The tiny model's greedy tokens on an adapter with bindings of at most `max_binding_bytes`, and how many pieces its
 /// embedding is in.
@@ -18,9 +18,9 @@ fn answer(max_binding_bytes: Option<u64>) -> Option<(Vec<u32>, usize)> {
         Err(error) => panic!("{error}"),
     };
     let checkpoint = Checkpoint::tiny().unwrap();
-    let mut engine = Engine::new(&gpu, &checkpoint, &EngineOptions::default(), &mut |_, _| ()).unwrap();
+    let mut engine = Stepper::new(&gpu, &checkpoint, &EngineOptions::default(), &mut |_, _| ()).unwrap();
     let sampling = SamplingParams { max_tokens: 20, ..SamplingParams::default() };
-    engine.submit(Request { prompt: vec![517, 769, 260, 770], sampling }).unwrap();
+    engine.submit(Request::new(vec![517, 769, 260, 770], sampling)).unwrap();
     let mut tokens = Vec::new();
     while !engine.is_idle() {
         for event in engine.step().unwrap() {

@@ -3,9 +3,12 @@
 use super::Result;
 use super::progress::Spinner;
 use raglan::models::{StopStrings, TextStream, Tokenizer};
-use raglan::{Engine, Event, FinishReason, Request, SamplingParams};
+use raglan::{Engine, Error, Event, EventStream, FinishReason, Request, SamplingParams};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+/// How often it is seen whether an answer was interrupted.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// What is asked.
 pub(super) struct Question<'a> {
@@ -29,6 +32,8 @@ pub(super) struct Answer {
     pub(super) token_ids: Vec<u32>,
     /// Ids of the prompt.
     pub(super) prompt_tokens: usize,
+    /// Those of them whose keys and values were there already.
+    pub(super) cached_tokens: usize,
     /// Why it ended.
     pub(super) reason: FinishReason,
     /// From the question to the first choice of a token.
@@ -41,6 +46,12 @@ impl Answer {
     /// Tokens of the prompt by the time to the first choice, which is part of that time.
     pub(super) fn prefill_tokens_per_s(&self) -> f64 {
         self.prompt_tokens as f64 / self.first.as_secs_f64()
+    }
+
+    /// Its text, or its ids in words where there is no tokenizer.
+    pub(super) fn shown(&self) -> String {
+        let ids = || self.token_ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        self.text.clone().unwrap_or_else(ids)
     }
 
     /// Tokens after the first by the time since it; `None` where there is none.
@@ -67,109 +78,172 @@ impl std::fmt::Display for Answer {
 /// # Errors
 /// If the engine refuses the request or fails, or `show` does.
 pub(super) fn answer(
-    engine: &mut Engine,
+    engine: &Engine,
     tokenizer: Option<&Tokenizer>,
     question: Question<'_>,
     show: &mut dyn FnMut(&str) -> Result,
 ) -> Result<Answer> {
     let prompt_tokens = question.prompt.len();
-    let start = Instant::now();
-    let request = engine.submit(Request { prompt: question.prompt, sampling: question.sampling })?;
+    let request = Request::new(question.prompt, question.sampling);
+    let mut answering = Answering::begin(engine, tokenizer, request, question.stop)?;
     let mut spinner = Some(Spinner::new(format!("reading {prompt_tokens} tokens"), question.quiet));
-    let mut writer = Writer::new(tokenizer, question.stop, show);
-    let (mut first, mut last) = (None, start);
-    let mut ended = None;
-    while !engine.is_idle() {
-        if ended.is_none() && question.interrupted.load(Ordering::Relaxed) {
-            engine.cancel(request);
-            ended = Some(FinishReason::Cancelled);
+    loop {
+        if question.interrupted.load(Ordering::Relaxed) {
+            return answering.end(FinishReason::Cancelled, show);
         }
-        for event in engine.step()? {
-            first.get_or_insert_with(Instant::now);
+        let Some(event) = answering.stream.next_timeout(PATIENCE) else { continue };
+        if !matches!(event, Event::Started { .. }) {
             spinner = None;
-            match event {
-                Event::Token { token, .. } if ended.is_none() => {
-                    last = Instant::now();
-                    if writer.push(token)? {
-                        engine.cancel(request);
-                        ended = Some(FinishReason::Stop);
-                    }
-                }
-                Event::Finished { reason, .. } if ended.is_none() => ended = Some(reason),
-                _ => {}
-            }
+        }
+        if let Some(reason) = answering.take(event, show)? {
+            drop(spinner);
+            return answering.end(reason, show);
         }
     }
-    drop(spinner);
-    let mut reason = ended.unwrap_or(FinishReason::Cancelled);
-    if writer.finish()? {
-        reason = FinishReason::Stop;
+}
+
+/// An answer that is being written.
+pub(super) struct Answering {
+    stream: EventStream,
+    writer: Writer,
+    has_tokenizer: bool,
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    start: Instant,
+    first: Option<Instant>,
+    last: Instant,
+}
+
+impl Answering {
+    /// Submits a request whose answer ends at any of `stop` too.
+    ///
+    /// # Errors
+    /// If the engine refuses it.
+    pub(super) fn begin(
+        engine: &Engine,
+        tokenizer: Option<&Tokenizer>,
+        request: Request,
+        stop: &[String],
+    ) -> Result<Answering> {
+        let (prompt_tokens, start) = (request.prompt.len(), Instant::now());
+        let stream = engine.submit(request)?;
+        let writer = Writer::new(tokenizer, stop);
+        let has_tokenizer = tokenizer.is_some();
+        let (cached_tokens, first, last) = (0, None, start);
+        Ok(Answering { stream, writer, has_tokenizer, prompt_tokens, cached_tokens, start, first, last })
     }
-    let first = first.unwrap_or(last);
-    Ok(Answer {
-        text: tokenizer.map(|_| writer.text),
-        token_ids: writer.token_ids,
-        prompt_tokens,
-        reason,
-        first: first - start,
-        rest: last.saturating_duration_since(first),
-    })
+
+    /// Takes the events that are there, waiting up to `patience` for the first; why the answer has ended, once it has.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] where the engine could not go on with it.
+    pub(super) fn poll(&mut self, patience: Duration) -> Result<Option<FinishReason>> {
+        let mut next = self.stream.next_timeout(patience);
+        while let Some(event) = next {
+            if let Some(reason) = self.take(event, &mut |_| Ok(()))? {
+                return Ok(Some(reason));
+            }
+            next = self.stream.try_next();
+        }
+        Ok(None)
+    }
+
+    /// Tokens until now.
+    pub(super) fn tokens(&self) -> usize {
+        self.writer.token_ids.len()
+    }
+
+    fn take(&mut self, event: Event, show: &mut dyn FnMut(&str) -> Result) -> Result<Option<FinishReason>> {
+        match event {
+            Event::Started { cached_tokens, .. } => {
+                self.cached_tokens = cached_tokens;
+                Ok(None)
+            }
+            Event::Token { token, .. } => {
+                self.last = Instant::now();
+                self.first.get_or_insert(self.last);
+                Ok(self.writer.push(token, show)?.then_some(FinishReason::Stop))
+            }
+            Event::Finished { reason, .. } => {
+                self.first.get_or_insert_with(Instant::now);
+                Ok(Some(reason))
+            }
+            Event::Failed { message, .. } => Err(Error::Failed { message }),
+        }
+    }
+
+    /// What came, once it is known why it ended; what still runs is cancelled.
+    ///
+    /// # Errors
+    /// If `show` fails.
+    pub(super) fn end(mut self, reason: FinishReason, show: &mut dyn FnMut(&str) -> Result) -> Result<Answer> {
+        let stopped = self.writer.finish(show)?;
+        let first = self.first.unwrap_or(self.last);
+        Ok(Answer {
+            text: self.has_tokenizer.then_some(self.writer.text),
+            token_ids: self.writer.token_ids,
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
+            reason: if stopped { FinishReason::Stop } else { reason },
+            first: first - self.start,
+            rest: self.last.saturating_duration_since(first),
+        })
+    }
 }
 
 /// Ids → shown text.
-struct Writer<'a> {
+struct Writer {
     stream: Option<TextStream>,
     stops: StopStrings,
     stopped: bool,
     text: String,
     token_ids: Vec<u32>,
-    show: &'a mut dyn FnMut(&str) -> Result,
 }
 
-impl<'a> Writer<'a> {
-    fn new(tokenizer: Option<&Tokenizer>, stop: &[String], show: &'a mut dyn FnMut(&str) -> Result) -> Writer<'a> {
+impl Writer {
+    fn new(tokenizer: Option<&Tokenizer>, stop: &[String]) -> Writer {
         let stream = tokenizer.map(|tokenizer| tokenizer.stream(true));
         let stops = StopStrings::new(stop.to_vec());
-        Writer { stream, stops, stopped: false, text: String::new(), token_ids: Vec::new(), show }
+        Writer { stream, stops, stopped: false, text: String::new(), token_ids: Vec::new() }
     }
 
     /// Takes an id; whether it completed a stop string.
-    fn push(&mut self, token: u32) -> Result<bool> {
+    fn push(&mut self, token: u32, show: &mut dyn FnMut(&str) -> Result) -> Result<bool> {
         self.token_ids.push(token);
         match &mut self.stream {
             Some(stream) => {
                 let piece = stream.push(token);
-                self.piece(piece)
+                self.piece(piece, show)
             }
             None => {
                 let space = if self.token_ids.len() > 1 { " " } else { "" };
-                (self.show)(&format!("{space}{token}"))?;
+                show(&format!("{space}{token}"))?;
                 Ok(false)
             }
         }
     }
 
     /// Shows what was held back; whether a stop string was completed by it.
-    fn finish(&mut self) -> Result<bool> {
+    fn finish(&mut self, show: &mut dyn FnMut(&str) -> Result) -> Result<bool> {
         let rest = self.stream.take().and_then(TextStream::finish);
-        if !self.stopped && self.piece(rest)? {
+        if !self.stopped && self.piece(rest, show)? {
             return Ok(true);
         }
         let held = self.stops.finish();
-        self.tell(&held)?;
+        self.tell(&held, show)?;
         Ok(false)
     }
 
-    fn piece(&mut self, piece: Option<String>) -> Result<bool> {
+    fn piece(&mut self, piece: Option<String>, show: &mut dyn FnMut(&str) -> Result) -> Result<bool> {
         let Some(piece) = piece else { return Ok(false) };
         let watched = self.stops.push(&piece);
-        self.tell(&watched.text)?;
+        self.tell(&watched.text, show)?;
         self.stopped = watched.stop.is_some();
         Ok(self.stopped)
     }
 
-    fn tell(&mut self, text: &str) -> Result {
+    fn tell(&mut self, text: &str, show: &mut dyn FnMut(&str) -> Result) -> Result {
         self.text.push_str(text);
-        if text.is_empty() { Ok(()) } else { (self.show)(text) }
+        if text.is_empty() { Ok(()) } else { show(text) }
     }
 }

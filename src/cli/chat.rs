@@ -35,7 +35,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Every line is a turn; commands begin with /, and /help lists them: /reset, /system TEXT, /save FILE, /quit. Ctrl-C
 /// stops an answer. Where the context is full, the oldest turns are dropped. Lines may be piped in.
 ///
-/// The whole conversation is read again at every turn: keys and values of earlier turns are not kept yet.
+/// Keys and values of earlier turns are kept, so a turn reads just what is new, as long as nothing before it changes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -90,7 +90,7 @@ impl Chat {
         let mut lines = Lines::open()?;
         if lines.is_terminal() {
             let name = self.loaded.model.checkpoint.path().display();
-            let (adapter, context) = (&self.loaded.engine.gpu().summary().name, self.loaded.engine.capacity());
+            let (adapter, context) = (self.loaded.engine.gpu().summary().name.clone(), self.loaded.engine.capacity());
             note(format_args!("{name} on {adapter}, with room for {context} tokens; /help lists what else there is"));
         }
         while let Some(line) = lines.next()? {
@@ -133,12 +133,18 @@ impl Chat {
         std::fs::write(path, json + "\n").map_err(|source| Error::Io { path: path.into(), source })
     }
 
-    /// One question and its answer. What a user can mend is told and the question forgotten.
+    /// One question and its answer. What a user can mend, or the engine by a new start, is told and the question forgotten.
     fn turn(&mut self, words: &str) -> Result {
         self.turns.push(Message::new("user", words));
         match self.answer() {
             Ok(text) => self.turns.push(Message::new("assistant", text)),
-            Err(error @ (Error::Request { .. } | Error::Model(_))) => {
+            Err(error @ Error::Failed { .. }) => {
+                self.turns.pop();
+                // After what was written until then.
+                print("\n")?;
+                note(format_args!("error: {}; the engine starts anew, ask again", Failure(&error)));
+            }
+            Err(error @ (Error::Request { .. } | Error::Model(_) | Error::EngineDown { .. })) => {
                 self.turns.pop();
                 note(format_args!("error: {}", Failure(&error)));
             }
@@ -158,7 +164,7 @@ impl Chat {
         };
         INTERRUPTED.store(false, Ordering::Relaxed);
         ANSWERING.store(true, Ordering::Relaxed);
-        let Loaded { model, engine, .. } = &mut self.loaded;
+        let Loaded { model, engine, .. } = &self.loaded;
         let answer = answer(engine, model.tokenizer.as_ref(), question, &mut print);
         ANSWERING.store(false, Ordering::Relaxed);
         let answer = answer?;

@@ -1,11 +1,13 @@
-//! `raglan generate`: one prompt, one answer.
+//! `raglan generate`: one prompt, one answer, or a file of them.
+
+mod prompts;
 
 use super::answer::{Answer, Question, answer};
 use super::global::Global;
 use super::load::{Loaded, Model, ModelArgs};
 use super::sampling::SamplingArgs;
 use super::{Result, output, refused};
-use raglan::models::{ChatOptions, Message};
+use raglan::models::{ChatOptions, ChatTemplate, Message};
 use raglan::{Error, FinishReason};
 use serde::Serialize;
 use std::io::{IsTerminal, Read};
@@ -13,10 +15,15 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// Answer one prompt.
+/// Answer one prompt, or a file of them.
 ///
 /// The text comes as it is written. A model with a chat template gets the prompt as what a user says, any other as
 /// the beginning of a text to go on with. The prompt is read from standard input where none is given.
+///
+/// With --prompts every line of a file is a request, and they run together, up to --max-sequences at once. Answers are
+/// printed in the lines' order, each after a line `==> INDEX <==` that counts from 0, or with --json each as an object on a
+/// line of its own; a line that fails is {"index", "error"} there, the others still run, and the exit code is 1. Blank lines
+/// at the end of the file are passed over; any other is a line that fails.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -25,11 +32,12 @@ pub(super) struct Args {
     #[command(flatten)]
     prompt: PromptArgs,
 
-    /// Take the prompt as it is, even where the model has a chat template
+    /// Take the prompt as it is, even where the model has a chat template; messages of --prompts go through it all the same
     #[arg(long)]
     no_chat_template: bool,
 
-    /// One JSON object instead of the text: text (null without a tokenizer), token_ids, prompt_tokens, finish_reason, timings
+    /// One JSON object instead of the text: text (null without a tokenizer), token_ids, prompt_tokens, cached_tokens,
+    /// finish_reason, timings
     #[arg(long)]
     json: bool,
 
@@ -51,6 +59,13 @@ struct PromptArgs {
     /// The prompt as ids of the vocabulary; the one way with a model that has no tokenizer
     #[arg(long, value_name = "1,2,3", value_delimiter = ',', num_args = 1)]
     token_ids: Option<Vec<u32>>,
+
+    /// A file of JSON Lines, a request each; - reads standard input. A line has prompt (text), messages (a list of {role,
+    /// content}) or token_ids, and any of max_tokens, temperature, top_k, top_p, min_p, repetition_penalty,
+    /// presence_penalty, frequency_penalty, seed, stop (a text or a list) and ignore_eos in place of the options below; and
+    /// priority, where a line of a higher one goes first
+    #[arg(long, value_name = "FILE.jsonl")]
+    prompts: Option<PathBuf>,
 }
 
 /// What was given.
@@ -65,6 +80,7 @@ struct Report {
     text: Option<String>,
     token_ids: Vec<u32>,
     prompt_tokens: usize,
+    cached_tokens: usize,
     finish_reason: FinishReason,
     timings: Timings,
 }
@@ -78,26 +94,32 @@ struct Timings {
 }
 
 pub(super) fn run(global: &Global, args: Args) -> Result {
+    if let Some(path) = &args.prompt.prompts {
+        return prompts::run(global, path, &args);
+    }
     let mut sampling = args.sampling.params()?;
     let prompt = args.prompt.read()?;
     let start = Instant::now();
     let model = Model::open(args.model.model.as_deref(), args.json)?;
     let prompt = match prompt {
         Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => encode(&model, text, !args.no_chat_template)?,
+        Prompt::Text(text) => {
+            let template = if args.no_chat_template { None } else { model.template()? };
+            encode(&model, template.as_ref(), text)?
+        }
     };
     if !args.sampling.stop.is_empty() {
         model.text(", so there is no text for --stop to be found in")?;
     }
     sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
 
-    let Loaded { model, mut engine, load_ms } = model.load(global, &global.engine_options(1), start, args.json)?;
+    let Loaded { model, engine, load_ms } = model.load(global, &global.engine_options(1), start, args.json)?;
     let never = AtomicBool::new(false);
     let question = Question { prompt, sampling, stop: &args.sampling.stop, interrupted: &never, quiet: args.json };
     let mut show = |text: &str| if args.json { Ok(()) } else { output::print(text) };
-    let answer = answer(&mut engine, model.tokenizer.as_ref(), question, &mut show)?;
+    let answer = answer(&engine, model.tokenizer.as_ref(), question, &mut show)?;
     if args.json {
-        return output::print_json(&Report::new(answer, load_ms));
+        return output::print_json(&Report::new(&answer, load_ms));
     }
     output::print("\n")?;
     if std::io::stderr().is_terminal() {
@@ -128,21 +150,26 @@ impl PromptArgs {
     }
 }
 
-/// The ids of a prompt: as a user's turn where the model has a template and it is wanted, else as plain text.
-fn encode(model: &Model, text: String, as_chat: bool) -> Result<Vec<u32>> {
-    let tokenizer = model.text(": give --token-ids instead of text")?;
-    let template = if as_chat { model.template()? } else { None };
-    Ok(match template {
-        Some(template) => {
-            let rendered = template.render(&[Message::new("user", text)], &ChatOptions::default())?;
-            tokenizer.encode(&rendered, false)?
-        }
-        None => tokenizer.encode(&text, true)?,
-    })
+/// The ids of a prompt: as a user's turn where there is a template, else as plain text.
+fn encode(model: &Model, template: Option<&ChatTemplate>, text: String) -> Result<Vec<u32>> {
+    match template {
+        Some(_) => encode_messages(model, template, &[Message::new("user", text)]),
+        None => Ok(model.text(": give token ids instead of text (--token-ids)")?.encode(&text, true)?),
+    }
+}
+
+/// The ids of a conversation that the model is to go on with.
+fn encode_messages(model: &Model, template: Option<&ChatTemplate>, messages: &[Message]) -> Result<Vec<u32>> {
+    let tokenizer = model.text(": give token ids instead of text (--token-ids)")?;
+    let Some(template) = template else {
+        return refused(format!("{} has no chat template for messages", model.checkpoint.path().display()));
+    };
+    let rendered = template.render(messages, &ChatOptions::default())?;
+    Ok(tokenizer.encode(&rendered, false)?)
 }
 
 impl Report {
-    fn new(answer: Answer, load_ms: f64) -> Report {
+    fn new(answer: &Answer, load_ms: f64) -> Report {
         let timings = Timings {
             load_ms,
             prefill_tokens_per_s: answer.prefill_tokens_per_s(),
@@ -150,9 +177,10 @@ impl Report {
             time_to_first_token_ms: 1e3 * answer.first.as_secs_f64(),
         };
         Report {
-            text: answer.text,
-            token_ids: answer.token_ids,
+            text: answer.text.clone(),
+            token_ids: answer.token_ids.clone(),
             prompt_tokens: answer.prompt_tokens,
+            cached_tokens: answer.cached_tokens,
             finish_reason: answer.reason,
             timings,
         }

@@ -1,5 +1,6 @@
 //! Options that every verb takes.
 
+use super::size;
 use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
@@ -23,6 +24,14 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = HEADING)]
     pub(super) max_context: Option<u32>,
 
+    /// Memory for keys and values, as 512MiB or 8G; with --max-context, whichever is less [default: by --max-context]
+    #[arg(long, global = true, value_name = "BYTES", value_parser = size::bytes, help_heading = HEADING)]
+    kv_memory: Option<u64>,
+
+    /// Requests that run at once at most, as those of `generate --prompts`; more wait
+    #[arg(long, global = true, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192), help_heading = HEADING)]
+    max_sequences: u32,
+
     /// Tokens of a step at most: a longer prompt is read in several
     #[arg(long, global = true, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=8192), help_heading = HEADING)]
     max_batch_tokens: u32,
@@ -30,6 +39,26 @@ pub(super) struct Global {
     /// Steps in flight; 2 prepares one while the adapter runs the other, and answers are the same
     #[arg(long, global = true, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2), hide_possible_values = true, help_heading = HEADING)]
     pipeline: u8,
+
+    /// Bit-equal logits whatever runs beside it; slower
+    #[arg(long, global = true, help_heading = HEADING)]
+    deterministic: bool,
+
+    /// Predicted time of one submit to the adapter at most; longer steps are cut
+    #[arg(long, global = true, value_name = "MS", value_parser = milliseconds, help_heading = HEADING)]
+    max_step_ms: Option<f64>,
+
+    /// How much a prompt that is being read may delay a running answer's next token, by step
+    #[arg(long, global = true, value_name = "MS", value_parser = milliseconds, help_heading = HEADING)]
+    max_delay_ms: Option<f64>,
+
+    /// Read every prompt whole, even where an earlier one began as it does
+    #[arg(long, global = true, help_heading = HEADING)]
+    no_prefix_cache: bool,
+
+    /// Host memory for the keys and values of requests that gave way to others; 0 computes them again
+    #[arg(long, global = true, value_name = "BYTES", value_parser = size::bytes, default_value = "2GiB", help_heading = HEADING)]
+    swap_memory: u64,
 
     /// Log more to standard error; -vv and -vvv still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
@@ -80,10 +109,27 @@ impl Global {
     pub(super) fn engine_options(&self, max_sequences: usize) -> EngineOptions {
         EngineOptions {
             max_context: self.max_context.map(|tokens| tokens as usize),
+            kv_memory: self.kv_memory,
             max_batch_tokens: self.max_batch_tokens as usize,
             max_sequences,
             dtype: self.dtype.into(),
             pipeline: self.pipeline.into(),
+            deterministic: self.deterministic,
+            max_step_ms: self.max_step_ms,
+            max_delay_ms: self.max_delay_ms,
+            prefix_cache: !self.no_prefix_cache,
+            swap_memory: self.swap_memory,
         }
     }
+
+    /// How many requests run at once, where there are many.
+    pub(super) fn max_sequences(&self) -> usize {
+        self.max_sequences as usize
+    }
+}
+
+/// A time that is over zero.
+fn milliseconds(text: &str) -> Result<f64, String> {
+    let ms = text.parse().ok().filter(|ms: &f64| ms.is_finite() && *ms > 0.0);
+    ms.ok_or_else(|| format!("{text:?} is no time over 0"))
 }

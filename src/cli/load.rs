@@ -2,12 +2,13 @@
 
 use super::global::{Dtype, Global};
 use super::output::note;
-use super::progress::Bar;
+use super::progress::{Bar, LoadingBar};
 use super::{Result, refused};
 use raglan::gpu::Gpu;
 use raglan::models::hub::{self, Cache, Hub};
 use raglan::models::{ChatTemplate, Checkpoint, GenerationConfig, Tokenizer};
-use raglan::{Engine, EngineOptions};
+use raglan::{Engine, EngineOptions, Loading, Stepper};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Which model.
@@ -22,7 +23,7 @@ pub(super) struct ModelArgs {
 /// A checkpoint and what goes with it.
 pub(super) struct Model {
     /// Weights and shapes.
-    pub(super) checkpoint: Checkpoint,
+    pub(super) checkpoint: Arc<Checkpoint>,
     /// Text ↔ ids; `None` where the checkpoint has none.
     pub(super) tokenizer: Option<Tokenizer>,
     /// Tokens that end an answer.
@@ -45,7 +46,7 @@ impl Model {
     /// # Errors
     /// If there is no such model, it cannot be fetched, or its files are not sound.
     pub(super) fn open(wanted: Option<&str>, quiet: bool) -> Result<Model> {
-        let checkpoint = checkpoint(wanted, quiet)?;
+        let checkpoint = Arc::new(checkpoint(wanted, quiet)?);
         let tokenizer = Tokenizer::open(&checkpoint)?;
         let eos_token_ids = match &tokenizer {
             Some(tokenizer) => tokenizer.eos_token_ids().to_vec(),
@@ -73,22 +74,43 @@ impl Model {
         }
     }
 
-    /// Puts it on an adapter.
+    /// Puts it on an adapter, with a thread that answers.
     ///
     /// # Errors
     /// If there is no adapter, it has no room, or refuses a kernel.
     pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
         let gpu = open_gpu(global)?;
-        let engine = {
-            let bar = Bar::bytes("uploading weights", quiet);
-            Engine::new(&gpu, &self.checkpoint, options, &mut |done, total| bar.set(done, total))?
-        };
-        let bar = Bar::count("compiling kernels", quiet);
-        engine.compile(|done, total| bar.set(done as u64, total as u64))?;
-        drop(bar);
+        let bar = LoadingBar::new(quiet);
+        let engine = Engine::new(&gpu, self.checkpoint.clone(), options, |loading| bar.set(loading))?;
+        let load_ms = self.loaded(start);
+        Ok(Loaded { model: self, engine, load_ms })
+    }
+
+    /// Puts it on an adapter, to be stepped by the caller.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub(super) fn load_stepper(
+        &self,
+        global: &Global,
+        options: &EngineOptions,
+        start: Instant,
+        quiet: bool,
+    ) -> Result<Stepper> {
+        let gpu = open_gpu(global)?;
+        let bar = LoadingBar::new(quiet);
+        let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
+        let stepper = Stepper::new(&gpu, &self.checkpoint, options, &mut uploaded)?;
+        stepper.compile(|done, total| bar.set(Loading::Kernels { done, total }))?;
+        self.loaded(start);
+        Ok(stepper)
+    }
+
+    /// The time since `start`, told.
+    fn loaded(&self, start: Instant) -> f64 {
         let load_ms = 1e3 * start.elapsed().as_secs_f64();
         log::info!("{}: ready after {load_ms:.0} ms", self.checkpoint.path().display());
-        Ok(Loaded { model: self, engine, load_ms })
+        load_ms
     }
 }
 

@@ -1,7 +1,7 @@
 //! `raglan perplexity`: how well a model foretells a text.
 
 use super::global::Global;
-use super::load::{Loaded, Model, ModelArgs};
+use super::load::{Model, ModelArgs};
 use super::output::{print_json, print_line};
 use super::progress::{Bar, Spinner};
 use super::{Result, refused};
@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     let mut options = global.engine_options(ROWS);
     let longest = windows[0].len();
     options.max_context.get_or_insert(longest);
-    let Loaded { mut engine, .. } = model.load(global, &options, start, args.json)?;
+    let mut engine = model.load_stepper(global, &options, start, args.json)?;
     if engine.capacity() < longest {
         return refused(format!(
             "a window of {longest} tokens does not fit the KV cache of {}: give a smaller --window",

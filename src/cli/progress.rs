@@ -1,6 +1,8 @@
 //! Bars on standard error for what takes its time. They hide themselves where standard error is no terminal.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
+use raglan::Loading;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,6 +27,11 @@ impl Bar {
         Bar::new("{msg} {wide_bar} {pos}/{len} {eta}", label, quiet)
     }
 
+    /// Requests of which more may come.
+    pub(super) fn requests(label: &'static str) -> Bar {
+        Bar::new("{msg} {wide_bar} {pos}/{len}", label, false)
+    }
+
     fn new(template: &str, label: &'static str, quiet: bool) -> Bar {
         let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::hidden());
         bar.set_style(ProgressStyle::with_template(template).expect("the templates above parse"));
@@ -42,6 +49,11 @@ impl Bar {
         self.bar.set_position(done);
     }
 
+    /// Leaves the screen to `print` for a moment.
+    pub(super) fn aside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bar.suspend(print)
+    }
+
     /// Other words before the bar.
     pub(super) fn say(&self, label: String) {
         self.bar.set_message(label);
@@ -51,6 +63,33 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A model that is being loaded: first its weights, then its kernels.
+pub(super) struct LoadingBar {
+    quiet: bool,
+    /// Whether it is the kernels' turn, and the bar of the turn.
+    bar: Mutex<(bool, Bar)>,
+}
+
+impl LoadingBar {
+    pub(super) fn new(quiet: bool) -> LoadingBar {
+        LoadingBar { quiet, bar: Mutex::new((false, Bar::bytes("uploading weights", quiet))) }
+    }
+
+    /// Shows how far it is.
+    pub(super) fn set(&self, loading: Loading) {
+        let mut turn = self.bar.lock();
+        match loading {
+            Loading::Weights { done, total } => turn.1.set(done, total),
+            Loading::Kernels { done, total } => {
+                if !turn.0 {
+                    *turn = (true, Bar::count("compiling kernels", self.quiet));
+                }
+                turn.1.set(done as u64, total as u64);
+            }
+        }
     }
 }
 

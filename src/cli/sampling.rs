@@ -52,7 +52,7 @@ pub(super) struct SamplingArgs {
 
     /// Go on after the token that ends an answer
     #[arg(long)]
-    ignore_eos: bool,
+    pub(super) ignore_eos: bool,
 }
 
 impl SamplingArgs {

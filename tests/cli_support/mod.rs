@@ -32,11 +32,11 @@ pub(crate) fn command(args: &[&str]) -> Command {
 }
 
 /// Runs it to its end with `input` on standard input.
-pub(crate) fn run_with(args: &[&str], input: &str) -> Run {
+pub(crate) fn run_with(args: &[&str], input: impl AsRef<[u8]>) -> Run {
     let pipes = command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = pipes.expect("the program starts");
     // A program that has refused its arguments reads no input.
-    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_ref());
     Run::new(child.wait_with_output().expect("the program ends"))
 }
 
