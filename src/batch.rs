@@ -1,6 +1,6 @@
 //! The flat arrays of one step: a ragged batch.
 
-use crate::segments::{Move, Segment};
+use crate::segments::{Move, Segment, Segments};
 use raglan_shaders::adjust_logits::LogitAdjustment;
 use raglan_shaders::attention::CHUNK;
 use raglan_shaders::top_k::TopKRow;
@@ -94,6 +94,13 @@ impl Batch {
         assert_eq!(segments.len(), self.groups.len(), "segments of every KV group");
         for (group, segments) in self.groups.iter_mut().zip(segments) {
             group.push(first_position..end, segments.as_ref());
+        }
+    }
+
+    /// The moves that come before the batch, of each KV group in order.
+    pub fn set_moves(&mut self, moves: &[Vec<Move>]) {
+        for (group, moves) in self.groups.iter_mut().zip(moves) {
+            group.moves = Segments::rounds(moves);
         }
     }
 

@@ -194,11 +194,6 @@ impl Segments {
         state.before = computed.min(state.reach);
     }
 
-    /// Runs that the table lies in.
-    pub fn segments_len(&self, table: Table) -> usize {
-        self.table(table).pieces.len()
-    }
-
     /// Slots that the table occupies, alone or with others.
     pub fn slots_of(&self, table: Table) -> usize {
         self.table(table).pieces.iter().map(|piece| self.span(piece.span).slots).sum()

@@ -5,7 +5,7 @@ use crate::batch::Batch;
 use crate::error::Error;
 use crate::plan::MOST_MOVES;
 use crate::scheduler::CacheOp;
-use crate::segments::{Move, Segments};
+use crate::segments::Move;
 
 impl Stepper {
     /// What happens to keys and values between two steps.
@@ -28,9 +28,7 @@ impl Stepper {
     /// Copies rows before the next step.
     fn move_rows(&mut self, moves: &[Vec<Move>]) -> Result<(), Error> {
         let mut batch = Batch::new(self.slots.len());
-        for (group, moves) in batch.groups.iter_mut().zip(moves) {
-            group.moves = Segments::rounds(moves);
-        }
+        batch.set_moves(moves);
         self.move_what_is_too_much(&mut batch)?;
         self.run(&batch, 0)?.0.collect().map(|_| ())
     }

@@ -4,7 +4,6 @@ use super::Stepper;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::sampler::Outputs;
-use crate::segments::Segments;
 
 impl Stepper {
     /// Runs `tokens` as one sequence from nothing, in steps of at most `chunk` tokens, and gives each step's first row
@@ -62,9 +61,7 @@ impl Stepper {
             }
             let mut batch = Batch::new(self.slots.len());
             batch.push(tokens[first..first + rows].iter().copied(), first, &self.slots.segments(&tables));
-            for (group, moves) in batch.groups.iter_mut().zip(self.slots.take_moves()) {
-                group.moves = Segments::rounds(&moves);
-            }
+            batch.set_moves(&self.slots.take_moves());
             batch.logit_rows = (0..rows as u32).collect();
             if with_targets {
                 // The last token has no next one; its loss is cut off.

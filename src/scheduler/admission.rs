@@ -62,16 +62,16 @@ impl Scheduler {
         let running = self.running.iter().map(|rank| &self.sequences[&rank.1]);
         let running = running.filter_map(|sequence| Some((sequence.tables.as_ref()?, sequence.tokens.len())));
         let owed = slots.owed(running, chunk);
-        // Alone, it takes what there is.
         let wanted = tokens - shared + self.spare_slots as usize;
-        let fits = |slots: &SlotGroups, alone: bool| alone || slots.may_admit(wanted, chunk, &owed);
+        // Alone, it takes what there is.
         let alone = self.running.is_empty();
+        let fits = |slots: &SlotGroups| alone || slots.may_admit(wanted, chunk, &owed);
         // Nothing that is kept goes for one that would not come in all the same.
-        if !fits(slots, alone) && (!may_evict || !slots.could_admit(wanted)) {
+        if !fits(slots) && (!may_evict || !slots.could_admit(wanted)) {
             slots.free(tables);
             return false;
         }
-        while !(fits(slots, alone) && slots.reserve(&tables, tokens)) {
+        while !(fits(slots) && slots.reserve(&tables, tokens)) {
             if !may_evict || !self.prefixes.evict(slots) {
                 slots.free(tables);
                 return false;

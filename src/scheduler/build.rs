@@ -3,7 +3,7 @@
 use super::step::Step;
 use super::{Scheduled, Scheduler};
 use crate::batch::Batch;
-use crate::segments::{Segments, SlotGroups};
+use crate::segments::SlotGroups;
 use crate::sequence::{InFlightToken, Sequence};
 use raglan_shaders::adjust_logits::LogitAdjustment;
 use raglan_shaders::embedding::SAMPLED;
@@ -42,9 +42,7 @@ impl Scheduler {
             sampled.push(chosen.rank.1);
         }
         let moved = slots.moving();
-        for (group, moves) in batch.groups.iter_mut().zip(slots.take_moves()) {
-            group.moves = Segments::rounds(&moves);
-        }
+        batch.set_moves(&slots.take_moves());
         self.stats.computed_tokens += batch.tokens() as u64;
         let most = self.options.move_share * slots.capacity() as f64;
         self.move_credit = (self.move_credit + self.options.move_share * step.load.keys as f64).min(most);

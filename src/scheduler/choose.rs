@@ -48,7 +48,7 @@ impl Scheduler {
         for rank in order {
             let sequence = &self.sequences[&rank.1];
             let (ready, computed) = (sequence.ready(), sequence.computed);
-            if ready <= 1 || sequence.tables.is_none() || step.has(rank) {
+            if ready <= 1 || sequence.tables.is_none() {
                 continue;
             }
             if step.is_full() {
@@ -56,18 +56,18 @@ impl Scheduler {
             }
             let most = slots.longest_chunk().min(self.options.max_positions.saturating_sub(computed).max(1));
             let wanted = step.tokens_for(sequence, ready.min(most));
+            if wanted == 0 {
+                continue;
+            }
             let bound_us = step.delay_bound_us - self.cost.move_us(slots.moving());
             let mut tokens = self.cost.tokens_within(bound_us, &step.load, computed, wanted);
             if tokens < wanted && tokens >= 16 {
                 // Whole tiles.
                 tokens = tokens / 16 * 16;
             }
-            if wanted == 0 {
-                continue;
-            }
             // However tight the bound, the first of them gets on.
             if tokens == 0 && !any {
-                tokens = wanted.min(1);
+                tokens = 1;
             }
             if tokens == 0 {
                 break;

@@ -6,7 +6,7 @@ use crate::cost::Load;
 use crate::request::RequestId;
 use crate::segments::SlotGroups;
 use crate::sequence::Sequence;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// The tokens of one sequence in a step.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,7 @@ pub(super) struct Chosen {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) chosen: Vec<Chosen>,
+    members: FxHashSet<RequestId>,
     pub(super) load: Load,
     /// Predicted time that it may take, in microseconds.
     pub(super) bound_us: f64,
@@ -35,6 +36,7 @@ impl Step {
     pub(super) fn new(limits: &StepLimits) -> Self {
         Step {
             chosen: Vec::new(),
+            members: FxHashSet::default(),
             load: Load::default(),
             bound_us: 0.0,
             delay_bound_us: 0.0,
@@ -50,7 +52,7 @@ impl Step {
     }
 
     pub(super) fn has(&self, rank: Rank) -> bool {
-        self.chosen.iter().any(|chosen| chosen.rank == rank)
+        self.members.contains(&rank.1)
     }
 
     /// As many of `wanted` tokens of a sequence as there is room for.
@@ -68,12 +70,16 @@ impl Step {
         self.sequences -= 1;
         self.adjustments -= adjustments;
         self.load = self.load + load;
+        self.members.insert(rank.1);
         self.chosen.push(Chosen { rank, tokens, load, adjustments });
     }
 
     /// Gives the room of a sequence back, where it was chosen.
     pub(super) fn remove(&mut self, rank: Rank) {
-        let Some(place) = self.chosen.iter().position(|chosen| chosen.rank == rank) else { return };
+        if !self.members.remove(&rank.1) {
+            return;
+        }
+        let place = self.chosen.iter().position(|chosen| chosen.rank == rank).expect("a member was chosen");
         let chosen = self.chosen.remove(place);
         self.tokens += chosen.tokens;
         self.sequences += 1;

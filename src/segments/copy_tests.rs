@@ -68,7 +68,7 @@ fn what_is_cut_and_written_anew_is_copied_anew() {
     segments.note_written(table, FIRST + SECOND);
     let moves = step(&mut segments, SECOND);
     assert_eq!(moves, [Move { from: FIRST + HOLE + 40, to: FIRST + 40, count: SECOND - 40 }]);
-    assert_eq!(segments.segments_len(table), 1);
+    assert_eq!(segments.segments(table).len(), 1);
 }
 
 #[test]

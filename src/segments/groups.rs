@@ -184,10 +184,7 @@ impl SlotGroups {
 
     /// Whether all that a token at position `len` sees is still there.
     pub fn can_fork(&self, tables: &Tables, len: usize) -> bool {
-        self.each(tables).all(|(group, table)| {
-            let seen_from = group.window.map_or(0, |window| (len + 1).saturating_sub(window));
-            group.slots.first_position(table) <= seen_from && group.slots.reach(table) >= len
-        })
+        self.can_fork_later(tables, len) && self.each(tables).all(|(group, table)| group.slots.reach(table) >= len)
     }
 
     /// Whether [`SlotGroups::can_fork`] will hold when the positions below `len` are computed.

@@ -179,7 +179,7 @@ fn growth_moves_more_than_usual_rather_than_be_refused_but_no_more_than_the_boun
         assert_eq!(segments.extend(table, 160), grown);
         segments.check();
         assert_eq!(segments.moving(), if grown { 9 * 64 } else { 0 });
-        assert_eq!(segments.segments_len(table), usize::from(grown));
+        assert_eq!(segments.segments(table).len(), usize::from(grown));
     }
 }
 
