@@ -9,6 +9,7 @@ mod layout;
 mod link;
 mod parts;
 mod tolerance;
+mod unroll;
 mod weight_format;
 
 pub mod adjust_logits;
@@ -27,9 +28,10 @@ pub mod top_k;
 
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
-pub use link::link;
+pub use link::{link, module};
 pub use parts::{Part, PartKind};
 pub use tolerance::{Tolerance, Wanted, accuracy};
+pub use unroll::unroll;
 pub use weight_format::WeightFormat;
 
 /// Every kernel, in the order in which a token meets them.

@@ -27,6 +27,14 @@ pub fn link(variant: &Variant) -> String {
     module
 }
 
+/// What [`link`] gives, parsed, with its loops over the registers of a lane [unrolled](crate::unroll); `None` where it does
+/// not parse.
+pub fn module(variant: &Variant) -> Option<naga::Module> {
+    let mut module = naga::front::wgsl::parse_str(&link(variant)).ok()?;
+    crate::unroll(&mut module);
+    Some(module)
+}
+
 /// `source` with the constant `name` set, or `None` where it has no such line.
 fn with_constant(source: &str, name: &str, value: u32) -> Option<String> {
     let head = format!("const {name}: u32 = ");

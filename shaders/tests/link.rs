@@ -3,12 +3,14 @@
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use raglan_shaders::{ALL, Access, AdapterLimits, Kernel, Part, Scalar, Schedule, StructLayout, Variant, link};
+use raglan_shaders::{ALL, Access, AdapterLimits, Kernel, Part, Scalar, Schedule, StructLayout, Variant, link, unroll};
 use std::collections::BTreeSet;
 
-fn validate(source: &str, what: &str) -> (naga::Module, ModuleInfo) {
-    let module =
-        naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(source)));
+fn parse(source: &str, what: &str) -> naga::Module {
+    naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(source)))
+}
+
+fn validate(module: naga::Module, source: &str, what: &str) -> (naga::Module, ModuleInfo) {
     let capabilities = Capabilities::IMMEDIATES
         | Capabilities::SHADER_FLOAT16
         | Capabilities::SHADER_FLOAT16_IN_FLOAT32
@@ -109,9 +111,15 @@ fn part_choices(kernel: &Kernel) -> Vec<Vec<Part>> {
 fn check(kernel: &'static Kernel, parts: &[Part], schedule: Schedule, write: bool) {
     let variant = kernel.variant(parts, schedule);
     let what = variant.to_string();
-    let (module, info) = validate(&link(&variant), &what);
+    let source = link(&variant);
+    let has_coop = parts.iter().any(|part| part.needs_coop());
+    let (module, info) = validate(parse(&source, &what), &source, &what);
+    let mut unrolled = module.clone();
+    unroll(&mut unrolled);
+    let (unrolled, unrolled_info) = validate(unrolled, &source, &format!("{what}, unrolled"));
     if write {
-        write_all(&module, &info, parts.iter().any(|part| part.needs_coop()), &what);
+        write_all(&module, &info, has_coop, &what);
+        write_all(&unrolled, &unrolled_info, has_coop, &format!("{what}, unrolled"));
     }
     check_bindings(&module, kernel, &what);
     check_struct(&module, &kernel.immediates, &what);

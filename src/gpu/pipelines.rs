@@ -3,8 +3,9 @@
 use super::fault::{Faults, scoped};
 use crate::error::Error;
 use parking_lot::{Mutex, RwLock};
-use raglan_shaders::{Access, Variant, link};
+use raglan_shaders::{Access, Variant, link, module};
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -83,7 +84,6 @@ impl Pipelines {
     fn compile(&self, device: &wgpu::Device, variant: &Variant) -> Compiled {
         let start = Instant::now();
         let kernel = variant.kernel;
-        let source = link(variant);
         let id = self.count.fetch_add(1, Ordering::Relaxed);
         let layout_key = LayoutKey::new(kernel.bindings);
         let (pipeline, error) = scoped(device, || {
@@ -93,7 +93,7 @@ impl Pipelines {
                 bind_group_layouts: &[Some(&layout)],
                 immediate_size: kernel.immediates.bytes as u32,
             });
-            let module = self.module(device, kernel.name, source);
+            let module = self.module(device, variant);
             let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: Some(kernel.name),
                 layout: Some(&pipeline_layout),
@@ -116,16 +116,22 @@ impl Pipelines {
         }
     }
 
-    fn module(&self, device: &wgpu::Device, name: &str, source: String) -> wgpu::ShaderModule {
-        let module =
-            wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
+    fn module(&self, device: &wgpu::Device, variant: &Variant) -> wgpu::ShaderModule {
+        let label = Some(variant.kernel.name);
         if self.runtime_checks {
-            return device.create_shader_module(module);
+            let source = wgpu::ShaderSource::Wgsl(link(variant).into());
+            return device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
         }
+        // What does not parse goes on as text, whose errors name lines.
+        let source = match module(variant) {
+            Some(module) => wgpu::ShaderSource::Naga(Cow::Owned(module)),
+            None => wgpu::ShaderSource::Wgsl(link(variant).into()),
+        };
+        let descriptor = wgpu::ShaderModuleDescriptor { label, source };
         // SAFETY: the source is a kernel of this program linked with parts of this program, never a user's text. Their
         // tests run with checks on and off and compare both with the CPU twins, over lengths at and around every tile,
         // so indices are in range and loops end for parameters that the kernels' host halves let through.
-        unsafe { device.create_shader_module_trusted(module, wgpu::ShaderRuntimeChecks::unchecked()) }
+        unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 
     fn layout(&self, device: &wgpu::Device, key: LayoutKey, bindings: &[Access]) -> wgpu::BindGroupLayout {
