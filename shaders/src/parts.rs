@@ -9,10 +9,12 @@ pub enum PartKind {
     Weight,
     /// `act`, `act4`, `act_load`, `act_store`
     Act,
-    /// `kv`, `kv4`, `kv_load`, `kv_store`
+    /// `kv`, `kv4`, `kv_load`, `kv_store`; `kv_word`, `KV_QUADS`, `kv_decode`
     Kv,
     /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
     Reduce,
+    /// `TeamBuiltins`, `team_lane`, `team_sum`
+    Team,
 }
 
 /// A file to link.
@@ -32,6 +34,10 @@ pub enum Part {
     ReduceShared,
     /// Subgroups first, then workgroup memory.
     ReduceSubgroup,
+    /// Teams of lanes through workgroup memory.
+    TeamShared,
+    /// Teams of lanes within subgroups.
+    TeamSubgroup,
 }
 
 impl Part {
@@ -42,6 +48,7 @@ impl Part {
             Part::ActF32 | Part::ActF16 => PartKind::Act,
             Part::KvF32 | Part::KvF16 => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
+            Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
         }
     }
 
@@ -55,6 +62,8 @@ impl Part {
             Part::KvF16 => "kv_f16",
             Part::ReduceShared => "reduce_shared",
             Part::ReduceSubgroup => "reduce_subgroup",
+            Part::TeamShared => "team_shared",
+            Part::TeamSubgroup => "team_subgroup",
         }
     }
 
@@ -68,6 +77,8 @@ impl Part {
             Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
+            Part::TeamShared => include_str!("parts/team_shared.wgsl"),
+            Part::TeamSubgroup => include_str!("parts/team_subgroup.wgsl"),
         }
     }
 
@@ -83,6 +94,7 @@ impl Part {
             PartKind::Act => vec![Part::ActF32, Part::ActF16],
             PartKind::Kv => vec![Part::KvF32, Part::KvF16],
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
+            PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
         }
     }
 }
