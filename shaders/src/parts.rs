@@ -15,6 +15,10 @@ pub enum PartKind {
     Reduce,
     /// `TeamBuiltins`, `team_lane`, `team_sum`
     Team,
+    /// `coop_a`, `coop_b`, `coop_c`, `COOP_SIDE`
+    Coop,
+    /// `epilogue_pair`
+    Epilogue,
 }
 
 /// A file to link.
@@ -38,6 +42,14 @@ pub enum Part {
     TeamShared,
     /// Teams of lanes within subgroups.
     TeamSubgroup,
+    /// Cooperative matrices of side 16.
+    Coop16,
+    /// Cooperative matrices of side 8.
+    Coop8,
+    /// Products in f32, stored or added to what is there.
+    EpiloguePlain,
+    /// Products of gate and up in neighbouring columns, joined by the activation.
+    EpilogueGated,
 }
 
 impl Part {
@@ -49,6 +61,8 @@ impl Part {
             Part::KvF32 | Part::KvF16 => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
             Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
+            Part::Coop16 | Part::Coop8 => PartKind::Coop,
+            Part::EpiloguePlain | Part::EpilogueGated => PartKind::Epilogue,
         }
     }
 
@@ -64,6 +78,10 @@ impl Part {
             Part::ReduceSubgroup => "reduce_subgroup",
             Part::TeamShared => "team_shared",
             Part::TeamSubgroup => "team_subgroup",
+            Part::Coop16 => "coop_16",
+            Part::Coop8 => "coop_8",
+            Part::EpiloguePlain => "epilogue_plain",
+            Part::EpilogueGated => "epilogue_gated",
         }
     }
 
@@ -79,12 +97,21 @@ impl Part {
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
             Part::TeamShared => include_str!("parts/team_shared.wgsl"),
             Part::TeamSubgroup => include_str!("parts/team_subgroup.wgsl"),
+            Part::Coop16 => include_str!("parts/coop_16.wgsl"),
+            Part::Coop8 => include_str!("parts/coop_8.wgsl"),
+            Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
+            Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
         }
     }
 
     /// Whether it needs `enable f16;`.
     pub fn needs_f16(self) -> bool {
-        matches!(self, Part::ActF16 | Part::KvF16)
+        matches!(self, Part::ActF16 | Part::KvF16 | Part::Coop16 | Part::Coop8)
+    }
+
+    /// Whether it needs `enable wgpu_cooperative_matrix;`.
+    pub fn needs_coop(self) -> bool {
+        matches!(self, Part::Coop16 | Part::Coop8)
     }
 
     /// Every part of a kind.
@@ -95,6 +122,8 @@ impl Part {
             PartKind::Kv => vec![Part::KvF32, Part::KvF16],
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
             PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
+            PartKind::Coop => vec![Part::Coop16, Part::Coop8],
+            PartKind::Epilogue => vec![Part::EpiloguePlain, Part::EpilogueGated],
         }
     }
 }
