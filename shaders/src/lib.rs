@@ -10,6 +10,7 @@ mod link;
 mod parts;
 mod tolerance;
 mod weight_format;
+mod work;
 
 pub mod adjust_logits;
 pub mod argmax;
@@ -19,7 +20,9 @@ pub mod embedding;
 pub mod gated_activation;
 pub mod matmul;
 pub mod matvec;
+pub mod measure;
 pub mod move_rows;
+pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
 pub mod top_k;
@@ -30,6 +33,7 @@ pub use link::link;
 pub use parts::{Part, PartKind};
 pub use tolerance::{Tolerance, Wanted, accuracy};
 pub use weight_format::WeightFormat;
+pub use work::{Heads, Work};
 
 /// Every kernel, in the order in which a token meets them.
 pub static ALL: &[&Kernel] = &[
@@ -47,6 +51,11 @@ pub static ALL: &[&Kernel] = &[
     &argmax::KERNEL,
     &top_k::KERNEL,
     &cross_entropy::KERNEL,
+    &random_weights::KERNEL,
+    &measure::read::KERNEL,
+    &measure::copy::KERNEL,
+    &measure::multiply::KERNEL,
+    &measure::dot::KERNEL,
 ];
 
 /// Values in one decoded stretch of a weight row; rows of weights and of matmul inputs are padded with zeros to whole blocks.
