@@ -48,6 +48,8 @@ pub struct GpuOptions {
     pub allow_f16: bool,
     /// Use subgroup operations where the adapter has them.
     pub allow_subgroups: bool,
+    /// Use cooperative matrices where the adapter has them, and f16 and subgroups are allowed.
+    pub allow_coop: bool,
     /// Where compiled pipelines are kept between runs, if anywhere.
     pub cache_dir: Option<PathBuf>,
     /// Bind no more than this at once, as an adapter with smaller bindings does: for tests.
@@ -63,6 +65,7 @@ impl Default for GpuOptions {
             runtime_checks: false,
             allow_f16: true,
             allow_subgroups: true,
+            allow_coop: true,
             cache_dir: None,
             max_binding_bytes: None,
             max_memory_bytes: None,
@@ -164,19 +167,26 @@ impl Gpu {
             return Err(Error::MissingFeature { adapter: summary.name, feature });
         }
 
-        let mut limits = summary.kernel_limits(options.allow_f16, options.allow_subgroups);
+        let mut limits = summary.kernel_limits(options);
         limits.max_binding_bytes = limits.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let wish = Features::IMMEDIATES
             | Features::TIMESTAMP_QUERY
             | Features::TIMESTAMP_QUERY_INSIDE_PASSES
             | Features::PIPELINE_CACHE
             | if limits.shader_f16 { Features::SHADER_F16 } else { Features::empty() }
-            | if limits.subgroups { Features::SUBGROUP } else { Features::empty() };
+            | if limits.subgroups { Features::SUBGROUP } else { Features::empty() }
+            | if limits.coop_side > 0 { Features::EXPERIMENTAL_COOPERATIVE_MATRIX } else { Features::empty() };
+        let experimental_features = match limits.coop_side {
+            0 => wgpu::ExperimentalFeatures::disabled(),
+            // SAFETY: the one experimental feature asked for is cooperative matrices, and only this program's own kernels use
+            // them: within arrays that they fill whole, as their twin tests with and without checks show.
+            _ => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        };
         let opened = handle.request_device(&wgpu::DeviceDescriptor {
             label: Some("raglan"),
             required_features: wish & handle.features(),
             required_limits: handle.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
         });
