@@ -57,6 +57,7 @@ pub static ALL: &[&Kernel] = &[
     &measure::copy::KERNEL,
     &measure::multiply::KERNEL,
     &measure::dot::KERNEL,
+    &measure::matrix::KERNEL,
 ];
 
 /// Values in one decoded stretch of a weight row; rows of weights and of matmul inputs are padded with zeros to whole blocks.

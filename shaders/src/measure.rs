@@ -2,5 +2,6 @@
 
 pub mod copy;
 pub mod dot;
+pub mod matrix;
 pub mod multiply;
 pub mod read;

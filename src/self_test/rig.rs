@@ -2,7 +2,7 @@
 
 use super::data::Random;
 use crate::gpu::{Buffer, Gpu, StepRing};
-use raglan_shaders::{Access, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
+use raglan_shaders::{Access, AdapterLimits, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 
@@ -121,6 +121,11 @@ impl<'a> Rig<'a> {
     /// Comparisons made.
     pub(super) fn checks(&self) -> usize {
         self.checks.get()
+    }
+
+    /// What kernels may count on here.
+    pub(super) fn limits(&self) -> &AdapterLimits {
+        self.opened.gpu.limits()
     }
 
     /// Random numbers for case `index` of this way.
