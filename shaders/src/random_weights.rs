@@ -24,11 +24,11 @@ gpu_struct! {
         /// Which bits of other words are random.
         pub keep: u32,
         /// Their forced bits.
-        pub set: u32,
+        pub force: u32,
         /// Which bits of scales are random.
         pub scale_keep: u32,
         /// Their forced bits.
-        pub scale_set: u32,
+        pub scale_force: u32,
     }
 }
 
@@ -83,13 +83,13 @@ impl RandomWeightsParams {
         // A minimum of 2^power d centres quants whose mean is about that.
         let minimum = |power: u32, sign: u32| sign << 15 | (exponent + power) << 10;
         let two = |low: u32, high: u32| high << 16 | low;
-        let (keep, set) = match format {
+        let (keep, force) = match format {
             F32 => (0x807f_ffff, ((scale.log2().floor() as i32 + 127) as u32) << 23),
             F16 => (0x83ff_83ff, two(d, d)),
             Bf16 => (0x807f_807f, two(1, 1) * (((scale.log2().floor() as i32 + 127) as u32) << 7)),
             _ => (u32::MAX, 0),
         };
-        let scale_set = match format {
+        let scale_force = match format {
             Q4_1 => two(d, minimum(3, 1)),
             Q5_1 => two(d, minimum(4, 1)),
             Q4K => two(d, minimum(3, 0)),
@@ -112,9 +112,9 @@ impl RandomWeightsParams {
             scale_start: (scale_start / 4) as u32,
             period: period as u32,
             keep,
-            set,
+            force,
             scale_keep: 0x03ff_03ff,
-            scale_set,
+            scale_force,
         }
     }
 }
@@ -132,8 +132,8 @@ pub fn twin(params: &RandomWeightsParams) -> Vec<u32> {
         let is_scale = word >= params.scale_start || (params.period > 0 && word.is_multiple_of(params.period));
         match (word < params.used_words, is_scale) {
             (false, _) => 0,
-            (true, true) => hash(place) & params.scale_keep | params.scale_set,
-            (true, false) => hash(place) & params.keep | params.set,
+            (true, true) => hash(place) & params.scale_keep | params.scale_force,
+            (true, false) => hash(place) & params.keep | params.force,
         }
     };
     (0..4 * params.quads).map(word).collect()

@@ -12,9 +12,9 @@ struct RandomWeightsParams {
     scale_start: u32,  // words of a row from here on are scales
     period: u32,       // the first of so many words is a scale; 0: none
     keep: u32,         // random bits of other words
-    set: u32,          // their forced bits
+    force: u32,          // their forced bits
     scale_keep: u32,   // of scales
-    scale_set: u32,
+    scale_force: u32,
 }
 
 var<immediate> params: RandomWeightsParams;
@@ -36,9 +36,9 @@ fn random_word(place: u32) -> u32 {
     }
     let random = hash(place);
     if word >= params.scale_start || (params.period > 0u && word % params.period == 0u) {
-        return (random & params.scale_keep) | params.scale_set;
+        return (random & params.scale_keep) | params.scale_force;
     }
-    return (random & params.keep) | params.set;
+    return (random & params.keep) | params.force;
 }
 
 @compute @workgroup_size(LANES)
