@@ -278,18 +278,20 @@ impl<'a> Bench<'a> {
             let sampling = SamplingParams { max_tokens, ..SamplingParams::default() };
             waiting.insert(self.stepper.submit_at(Request::new(prompt, sampling), computed)?);
         }
-        let (count, mut running, mut failed) = (waiting.len(), 0, None);
+        let (count, mut started, mut failed) = (waiting.len(), 0, None);
+        let mut any_ended = false;
         let start = Instant::now();
         while !waiting.is_empty() {
             for event in self.stepper.step()? {
                 if let Event::Failed { message, .. } = &event {
                     failed.get_or_insert_with(|| message.clone());
                 }
+                started += usize::from(matches!(event, Event::Started { .. }) && !any_ended);
                 if event.is_last() {
+                    any_ended = true;
                     waiting.remove(&event.request());
                 }
             }
-            running = running.max(self.stepper.stats().running);
         }
         let seconds = start.elapsed().as_secs_f64();
         while !self.stepper.is_idle() {
@@ -299,8 +301,8 @@ impl<'a> Bench<'a> {
             return Err(Error::Failed { message });
         }
         let gave_way = self.stepper.stats().preemptions - preempted;
-        if gave_way > 0 || running < count {
-            let message = format!("only {running} of {count} sequences found room at once, and {gave_way} gave way");
+        if gave_way > 0 || started < count {
+            let message = format!("{started} of {count} sequences found room at once, and {gave_way} gave way later");
             return Err(Error::Failed { message });
         }
         Ok(seconds)

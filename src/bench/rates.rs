@@ -4,13 +4,14 @@ use super::Spread;
 use crate::cost::Rates;
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder, StepRing, Timer};
+use crate::weights::Random;
 use half::f16;
 use raglan_shaders::measure::copy::{self, MeasureCopyParams};
 use raglan_shaders::measure::dot::{self, MeasureDotParams};
 use raglan_shaders::measure::matrix::{self, MeasureMatrixParams};
 use raglan_shaders::measure::multiply::{self, MeasureMultiplyParams};
 use raglan_shaders::measure::read::{self, MeasureReadParams};
-use raglan_shaders::{Kernel, Part};
+use raglan_shaders::{Kernel, Part, WeightFormat};
 use std::time::Instant;
 
 /// Measurements of one rate.
@@ -21,6 +22,10 @@ const MOST_STEPS: u32 = 1 << 20;
 const CHAIN: usize = 64;
 /// Bytes of a dispatch that does next to nothing.
 const LITTLE: u64 = 4096;
+
+/// Columns of the rows of random f16 that fill a buffer to read, and their bytes.
+const FILL_COLS: usize = 256;
+const FILL_ROW_BYTES: u64 = 512;
 
 /// Measures one adapter.
 struct Meter<'a> {
@@ -83,12 +88,20 @@ pub(super) fn measure(gpu: &Gpu, progress: super::Progress<'_>) -> Result<Rates,
 impl Meter<'_> {
     /// Two buffers of `bytes`, or of as much as a binding and the adapter's memory allow: larger than any cache.
     fn large_buffers(&self, mut bytes: u64) -> Result<[Buffer; 2], Error> {
-        bytes = bytes.min(self.gpu.limits().max_binding_bytes / 64 * 64);
+        bytes = bytes.min(self.gpu.limits().max_binding_bytes / FILL_ROW_BYTES * FILL_ROW_BYTES);
         loop {
             let buffer = || self.gpu.buffer("a measured buffer", bytes);
             match buffer().and_then(|first| Ok([first, buffer()?])) {
                 Err(Error::OutOfMemory { .. }) if bytes > 8 << 20 => bytes /= 2,
-                result => return result,
+                Ok(buffers) => {
+                    // What is stored may decide how fast it is read: random bits, as weights are.
+                    let (format, mut random) = (WeightFormat::F16, Random::new(self.gpu)?);
+                    for buffer in &buffers {
+                        random.fill(buffer, format, FILL_COLS, (bytes / FILL_ROW_BYTES) as usize)?;
+                    }
+                    return Ok(buffers);
+                }
+                Err(error) => return Err(error),
             }
         }
     }

@@ -56,15 +56,15 @@ fn models(rows: &[Row]) -> String {
         .to_owned();
     for row in rows {
         let head = format!(
-            "| {} | {} | {:.2} B | {} | {} |",
+            "| {} | {} | {} | {} | {} |",
             row.model,
             bytes(row.weight_bytes),
-            row.parameters as f64 / 1e9,
+            parameters(row.parameters),
             row.kv_type,
             row.test
         );
         if let Some(error) = &row.error {
-            let _ = writeln!(text, "{head} {} | | | | | | | | |", error.replace('|', "\\|").replace('\n', " "));
+            let _ = writeln!(text, "{head} {} | | | | | | | | |", line(error));
             continue;
         }
         let number = |value: Option<f64>| value.map_or(String::new(), short);
@@ -106,7 +106,7 @@ fn kernel_rows(rows: &[kernels::Row]) -> String {
     for row in rows {
         let cells = match (&row.op, &row.error) {
             (Some(op), _) => op_cells(op),
-            (None, error) => format!("{} | | | | | | | | | | |", error.clone().unwrap_or_default().replace('\n', " ")),
+            (None, error) => format!("{} | | | | | | | | | | |", line(error.as_deref().unwrap_or_default())),
         };
         let _ = writeln!(text, "| {} | {} | {} | {cells}", row.model, row.rows, row.depth);
     }
@@ -129,6 +129,17 @@ fn op_cells(op: &OpRow) -> String {
         short(op.limit_us),
         100.0 * op.share_of_limit
     )
+}
+
+/// A message within a cell.
+fn line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
+}
+
+/// `6.74 B`, `134.52 M`
+fn parameters(count: u64) -> String {
+    let count = count as f64;
+    if count >= 1e9 { format!("{:.2} B", count / 1e9) } else { format!("{:.2} M", count / 1e6) }
 }
 
 /// Three digits that count.
