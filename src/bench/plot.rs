@@ -30,7 +30,7 @@ pub struct Bar {
     pub name: String,
     /// What was reached, of 1.
     pub share: f64,
-    /// What would be without the wait for the dispatch before, of 1; not below `share`.
+    /// What would be without the wait for the dispatch before, of 1.
     pub undrained: f64,
 }
 
@@ -120,13 +120,14 @@ pub fn lines(title: &str, x_words: &str, y_words: &str, lines: &[Line]) -> Strin
     svg + "</svg>\n"
 }
 
-/// Bars of shares of the limit, one below the other.
-pub fn bars(title: &str, bars: &[Bar]) -> String {
-    const ROW: f64 = 20.0;
-    let names = bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0) as f64;
-    let left = (24.0 + 6.6 * names).clamp(120.0, 620.0);
+/// Bars of shares of the limit, one below the other, in groups with a heading.
+pub fn bars(title: &str, groups: &[(String, Vec<Bar>)]) -> String {
+    const ROW: f64 = 19.0;
+    let names = groups.iter().flat_map(|(_, bars)| bars).map(|bar| bar.name.chars().count()).max().unwrap_or(0) as f64;
+    let left = (24.0 + 6.6 * names).clamp(160.0, 480.0);
     let right = WIDTH - 64.0;
-    let bottom = TOP + 26.0 + ROW * bars.len() as f64;
+    let lines: usize = groups.iter().map(|(_, bars)| bars.len() + 1).sum();
+    let bottom = TOP + 26.0 + ROW * lines as f64;
     let x = |share: f64| left + share.clamp(0.0, 1.2) / 1.2 * (right - left);
     let mut svg = head(bottom + 44.0, title);
     let colour = COLOURS[0];
@@ -152,8 +153,16 @@ pub fn bars(title: &str, bars: &[Bar]) -> String {
             bottom + 18.0
         );
     }
-    for (index, bar) in bars.iter().enumerate() {
-        let y = TOP + 18.0 + ROW * index as f64;
+    let mut y = TOP + 18.0 - ROW;
+    for (heading, bar) in groups.iter().flat_map(|(heading, bars)| {
+        std::iter::once((Some(heading), None)).chain(bars.iter().map(|bar| (None, Some(bar))))
+    }) {
+        y += ROW;
+        let Some(bar) = bar else {
+            let (words, text_y) = (escape(heading.map_or("", String::as_str)), y + 12.0);
+            let _ = writeln!(svg, "<text x=\"24\" y=\"{text_y:.1}\" font-weight=\"bold\">{words}</text>");
+            continue;
+        };
         let (reached, without) = (x(bar.share), x(bar.undrained.max(bar.share)));
         let (name_x, text_y, value_x) = (left - 8.0, y + 11.0, without + 6.0);
         let (light, full, name) = (without - left, reached - left, escape(&bar.name));
@@ -237,7 +246,10 @@ mod tests {
         for text in ["title", "context, tokens", "ms a token", "a&lt;b, its limit dashed"] {
             assert!(svg.contains(text), "{text}");
         }
-        let svg = bars("kernels", &[Bar { name: "linear".into(), share: 0.9, undrained: 0.95 }]);
-        assert!(svg.contains("linear") && svg.contains("0.90") && svg.ends_with("</svg>\n"));
+        let bar = Bar { name: "linear".into(), share: 0.9, undrained: 0.95 };
+        let svg = bars("kernels", &[("one model".into(), vec![bar])]);
+        assert!(
+            svg.contains("linear") && svg.contains("one model") && svg.contains("0.90") && svg.ends_with("</svg>\n")
+        );
     }
 }

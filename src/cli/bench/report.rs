@@ -9,6 +9,9 @@ use raglan::bench::{Adapter, kernels};
 use serde::Serialize;
 use serde_json::Value;
 
+/// The least share of a step's time that is worth a bar.
+const LEAST_SHARE: f64 = 0.01;
+
 /// Everything that was measured in one run.
 pub(super) struct Report {
     pub(super) adapter: Adapter,
@@ -87,18 +90,23 @@ impl Report {
         plot::lines(&title, "context, tokens", "time a token, ms", &lines)
     }
 
-    /// The share of the limit of each kernel.
+    /// The share of the limit of each kernel that takes a part of its step worth a bar, by model and step.
     pub(super) fn kernel_plot(&self) -> String {
-        let bar = |row: &kernels::Row| {
-            let op = row.op.as_ref()?;
-            let kernel = op.kernel.split(' ').next().unwrap_or_default();
+        let mut groups: Vec<(String, Vec<Bar>)> = Vec::new();
+        for row in &self.kernels {
+            let Some(op) = row.op.as_ref().filter(|op| op.share_of_step >= LEAST_SHARE) else { continue };
             let model = row.model.trim_start_matches(raglan::models::synthetic::PREFIX);
-            let name = format!("{model} · {} · {kernel} · {}", op.op, op.shape);
+            let heading = format!("{model}, {} rows at depth {}", row.rows, row.depth);
+            if groups.last().is_none_or(|(last, _)| *last != heading) {
+                groups.push((heading, Vec::new()));
+            }
+            let kernel = op.kernel.split('[').next().unwrap_or_default();
+            let sizes: Vec<_> = op.shape.split([' ', ',']).filter(|word| word.parse::<u32>().is_ok()).collect();
             let undrained = op.limit_us / (op.us - op.drain_us).max(op.limit_us.max(1e-3));
-            Some(Bar { name, share: op.share_of_limit, undrained })
-        };
-        let bars: Vec<Bar> = self.kernels.iter().filter_map(bar).collect();
-        plot::bars(&format!("Kernels on {}{}", self.adapter.adapter.name, self.caveat()), &bars)
+            let bar = Bar { name: format!("{kernel} {}", sizes.join(" × ")), share: op.share_of_limit, undrained };
+            groups.last_mut().expect("a group was opened").1.push(bar);
+        }
+        plot::bars(&format!("Kernels on {}{}", self.adapter.adapter.name, self.caveat()), &groups)
     }
 
     fn caveat(&self) -> &'static str {
