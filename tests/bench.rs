@@ -1,6 +1,7 @@
 //! `raglan bench` from outside: what it measures, names and prints, and how it tells what it could not.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[allow(dead_code, reason = "other tests use the rest")]
 mod cli_support;
 
 use cli_support::{folder, has_adapter, json, run};

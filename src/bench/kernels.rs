@@ -144,6 +144,10 @@ fn time(
     let result = (0..options.repetitions.max(1)).try_for_each(|_| once(stepper, &test));
     let metered = stepper.stop_meter();
     result?;
+    if metered.steps != options.repetitions.max(1) {
+        let message = format!("its {tokens} rows were not run as one step but as {} in all", metered.steps);
+        return Err(Error::Failed { message });
+    }
     let mut ops = sum_up(&metered.timed, metered.steps, adapter.rates.rates());
     ops.retain(|op| [op.op, &op.kernel, &op.shape].iter().any(|text| text.contains(&options.filter)));
     Ok(ops)

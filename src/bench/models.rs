@@ -123,11 +123,12 @@ pub fn run(
         if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             row.error = Some("not begun: the time for this run is over (--max-seconds)".to_owned());
         } else {
-            progress(&format!("{model} {}", test.name()), index, options.tests.len());
-            let bench =
-                opened.get_or_insert_with(|| Bench::open(gpu, checkpoint, adapter, options).map_err(|e| told(&e)));
-            let result = match bench {
-                Ok(bench) => bench.test(test, &mut row).map_err(|error| told(&error)),
+            let mut say = |what: &str| progress(&format!("{model} {what}"), index, options.tests.len());
+            if opened.is_none() {
+                opened = Some(Bench::open(gpu, checkpoint, adapter, options, &mut say).map_err(|error| told(&error)));
+            }
+            let result = match opened.as_mut().expect("it was opened, or tried") {
+                Ok(bench) => bench.test(test, &mut row, &mut say).map_err(|error| told(&error)),
                 Err(message) => Err(message.clone()),
             };
             match result {
@@ -195,6 +196,7 @@ impl<'a> Bench<'a> {
         checkpoint: &Checkpoint,
         adapter: &'a Adapter,
         options: &'a Options,
+        say: &mut dyn FnMut(&str),
     ) -> Result<Bench<'a>, Error> {
         let needed = options.tests.iter().map(Test::slots).max().unwrap_or(0);
         let sequences = options.tests.iter().map(|test| test.depths.len()).max().unwrap_or(1);
@@ -207,14 +209,16 @@ impl<'a> Bench<'a> {
             swap_memory: 0,
             ..options.engine.clone()
         };
-        let mut stepper = Stepper::new(gpu, checkpoint, &engine, &mut |_, _| ())?;
+        let mut stepper = Stepper::new(gpu, checkpoint, &engine, &mut |_, _| say("weights"))?;
+        say("kernels");
         stepper.compile(|_, _| ())?;
         stepper.fill_cache()?;
         Ok(Bench { stepper, adapter, options, seed: 0 })
     }
 
     /// Runs one test and fills its row; the times of its ops, where they are wanted.
-    fn test(&mut self, test: &Test, row: &mut Row) -> Result<Option<Vec<OpRow>>, Error> {
+    fn test(&mut self, test: &Test, row: &mut Row, say: &mut dyn FnMut(&str)) -> Result<Option<Vec<OpRow>>, Error> {
+        say(&test.name());
         row.kv_type = self.stepper.kv_type();
         // An answer's middle stands for all of it: the limit grows in a straight line.
         let part = test.middle(METERED_STEPS);
@@ -231,6 +235,7 @@ impl<'a> Bench<'a> {
                 break;
             }
             seconds.push(self.run(test)?);
+            say(&test.name());
         }
         row.fill(&seconds, &limit, steps as f64 * factor, self.adapter);
         if !self.options.timed {

@@ -99,7 +99,8 @@ struct KernelArgs {
     #[arg(long, value_name = "FORMAT,…", value_delimiter = ',', default_value = "f16,q4")]
     formats: Vec<String>,
 
-    /// Tokens of a step: up to 64 are as many sequences, more a part of one prompt [default: 1,8,32,512, on software 1,8]
+    /// Tokens of a step: up to 64 are as many sequences, more a part of one prompt; of 4096
+    /// rows llama-2-7b has a product of 4096 cubed [default: 1,8,32,512, on software 1,8]
     #[arg(long, value_name = "N,…")]
     rows: Option<Numbers>,
 
