@@ -147,7 +147,8 @@ impl Meter<'_> {
         // Several to write in turn, so that few dispatches wait for the one before.
         let out = || self.gpu.buffer("what was read", 4 * u64::from(self.workgroups * lanes(&read::KERNEL)));
         let outs = [out()?, out()?, out()?, out()?];
-        let params = MeasureReadParams { quads: (x.bytes() / 16) as u32 };
+        let quads = (x.bytes() / 16) as u32;
+        let params = MeasureReadParams { quads, chunk: quads.div_ceil(self.workgroups) };
         let seconds = self.seconds_a_step(64, &|recorder, steps| {
             for step in 0..steps as usize {
                 let buffers = [x, &outs[step % outs.len()]].map(Into::into);
@@ -159,7 +160,8 @@ impl Meter<'_> {
 
     fn copy(&self, [x, y]: &[Buffer; 2]) -> Result<f64, Error> {
         let variant = copy::KERNEL.variant(&[], copy::KERNEL.default_schedule());
-        let params = MeasureCopyParams { quads: (x.bytes() / 16) as u32 };
+        let quads = (x.bytes() / 16) as u32;
+        let params = MeasureCopyParams { quads, chunk: quads.div_ceil(self.workgroups) };
         let seconds = self.seconds_a_step(64, &|recorder, steps| {
             for _ in 0..steps {
                 let buffers = [x, y].map(Into::into);
@@ -251,7 +253,8 @@ impl Meter<'_> {
 /// A dispatch that does next to nothing.
 fn little(recorder: &mut Recorder<'_>, x: &Buffer, y: &Buffer) {
     let variant = copy::KERNEL.variant(&[], copy::KERNEL.default_schedule());
-    let params = MeasureCopyParams { quads: (LITTLE / 16) as u32 };
+    let quads = (LITTLE / 16) as u32;
+    let params = MeasureCopyParams { quads, chunk: quads };
     recorder.dispatch(&variant, &[x, y].map(Into::into), bytemuck::bytes_of(&params), [1, 1, 1]);
 }
 

@@ -9,10 +9,12 @@ gpu_struct! {
     pub struct MeasureCopyParams {
         /// 16-byte words to copy.
         pub quads: u32,
+        /// Of them to a workgroup: workgroups times chunk reach `quads`.
+        pub chunk: u32,
     }
 }
 
-/// Shape: `[16-byte words]`. Any number of workgroups.
+/// Shape: `[16-byte words]`. Workgroups: as many as their chunks need.
 pub static KERNEL: Kernel = Kernel {
     name: "measure_copy",
     source: include_str!("copy.wgsl"),

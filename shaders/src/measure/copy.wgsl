@@ -1,8 +1,9 @@
-// Copies a buffer: out = x, 16 bytes at a time, four in flight a lane. On a few words it is a dispatch that does next to
+// Copies a buffer: out = x, 16 bytes at a time, four in flight a lane, a contiguous chunk a workgroup. On a few words it is a dispatch that does next to
 // nothing, by which the cost of a dispatch itself is measured.
 
 struct MeasureCopyParams {
     quads: u32,  // 16-byte words
+    chunk: u32,  // of them to a workgroup
 }
 
 var<immediate> params: MeasureCopyParams;
@@ -13,21 +14,24 @@ var<immediate> params: MeasureCopyParams;
 const LANES: u32 = 256u;
 
 @compute @workgroup_size(LANES)
-fn measure_copy(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let stride = groups.x * LANES;
-    var quad = id.x;
-    while quad + 3u * stride < params.quads {
+fn measure_copy(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let end = min((group.x + 1u) * params.chunk, params.quads);
+    var quad = group.x * params.chunk + lane;
+    while quad + 3u * LANES < end {
         let a = x[quad];
-        let b = x[quad + stride];
-        let c = x[quad + 2u * stride];
-        let d = x[quad + 3u * stride];
+        let b = x[quad + LANES];
+        let c = x[quad + 2u * LANES];
+        let d = x[quad + 3u * LANES];
         out[quad] = a;
-        out[quad + stride] = b;
-        out[quad + 2u * stride] = c;
-        out[quad + 3u * stride] = d;
-        quad += 4u * stride;
+        out[quad + LANES] = b;
+        out[quad + 2u * LANES] = c;
+        out[quad + 3u * LANES] = d;
+        quad += 4u * LANES;
     }
-    for (; quad < params.quads; quad += stride) {
+    for (; quad < end; quad += LANES) {
         out[quad] = x[quad];
     }
 }

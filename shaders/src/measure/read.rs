@@ -9,10 +9,12 @@ gpu_struct! {
     pub struct MeasureReadParams {
         /// 16-byte words to read.
         pub quads: u32,
+        /// Of them to a workgroup: workgroups times chunk reach `quads`.
+        pub chunk: u32,
     }
 }
 
-/// Shape: `[16-byte words]`. Any number of workgroups.
+/// Shape: `[16-byte words]`. Workgroups: as many as their chunks need.
 pub static KERNEL: Kernel = Kernel {
     name: "measure_read",
     source: include_str!("read.wgsl"),
@@ -25,11 +27,17 @@ pub static KERNEL: Kernel = Kernel {
     legal: |limits, _, schedule| schedule.values[0] <= limits.max_workgroup_lanes,
 };
 
-/// The CPU twin: `words` as `[quads, 4]` over so many lanes in all.
-pub fn twin(words: &[u32], lanes: usize) -> Vec<u32> {
-    let mut out = vec![0; lanes];
-    for (index, quad) in words.chunks_exact(4).enumerate() {
-        out[index % lanes] ^= quad.iter().fold(0, |sum, word| sum ^ word);
+/// The CPU twin: `words` as `[quads, 4]` over workgroups of so many lanes.
+///
+/// - returns `[workgroups, lanes]`
+pub fn twin(words: &[u32], chunk: usize, lanes: usize) -> Vec<u32> {
+    let mut out = Vec::new();
+    for chunk in words.chunks(4 * chunk) {
+        let mut sums = vec![0; lanes];
+        for (index, quad) in chunk.chunks_exact(4).enumerate() {
+            sums[index % lanes] ^= quad.iter().fold(0, |sum, word| sum ^ word);
+        }
+        out.append(&mut sums);
     }
     out
 }

@@ -1,8 +1,10 @@
-// Reads a buffer as fast as it can: out[lane] = xor of every LANES · workgroups-th 16-byte word, folded to one word.
-// Eight loads are in flight a lane before the first is needed; neighbouring lanes read neighbouring words.
+// Reads a buffer as fast as it can: out[lane] = xor of the 16-byte words that the lane reads, folded to one word.
+// A workgroup reads one contiguous chunk, its lanes neighbouring words; eight loads of a lane are in flight before the first
+// is needed.
 
 struct MeasureReadParams {
     quads: u32,  // 16-byte words
+    chunk: u32,  // of them to a workgroup
 }
 
 var<immediate> params: MeasureReadParams;
@@ -13,24 +15,27 @@ var<immediate> params: MeasureReadParams;
 const LANES: u32 = 256u;
 
 @compute @workgroup_size(LANES)
-fn measure_read(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {
-    let stride = groups.x * LANES;
+fn measure_read(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let end = min((group.x + 1u) * params.chunk, params.quads);
     var sum = vec4<u32>(0u);
-    var quad = id.x;
-    while quad + 7u * stride < params.quads {
+    var quad = group.x * params.chunk + lane;
+    while quad + 7u * LANES < end {
         let a = x[quad];
-        let b = x[quad + stride];
-        let c = x[quad + 2u * stride];
-        let d = x[quad + 3u * stride];
-        let e = x[quad + 4u * stride];
-        let f = x[quad + 5u * stride];
-        let g = x[quad + 6u * stride];
-        let h = x[quad + 7u * stride];
+        let b = x[quad + LANES];
+        let c = x[quad + 2u * LANES];
+        let d = x[quad + 3u * LANES];
+        let e = x[quad + 4u * LANES];
+        let f = x[quad + 5u * LANES];
+        let g = x[quad + 6u * LANES];
+        let h = x[quad + 7u * LANES];
         sum ^= ((a ^ b) ^ (c ^ d)) ^ ((e ^ f) ^ (g ^ h));
-        quad += 8u * stride;
+        quad += 8u * LANES;
     }
-    for (; quad < params.quads; quad += stride) {
+    for (; quad < end; quad += LANES) {
         sum ^= x[quad];
     }
-    out[id.x] = (sum.x ^ sum.y) ^ (sum.z ^ sum.w);
+    out[group.x * LANES + lane] = (sum.x ^ sum.y) ^ (sum.z ^ sum.w);
 }

@@ -11,19 +11,19 @@ use raglan_shaders::measure::read::{self, MeasureReadParams};
 use raglan_shaders::{Kernel, Part, Tolerance, Wanted};
 
 /// Words at and around what lanes take at a time.
-const QUADS: [usize; 4] = [1, 127, 512, 8 * 1024 + 5];
+const QUADS: [usize; 4] = [1, 127, 512, 4 * 8 * 512 + 5];
 
 fn check_read(rig: &Rig<'_>) -> Result<(), Failure> {
     for (index, quads) in QUADS.into_iter().enumerate() {
         let variant = read::KERNEL.variant(&[], rig.one_schedule(&read::KERNEL, &[quads as u32], index));
-        let workgroups = 1 + index as u32;
-        let lanes = (workgroups * variant.schedule.values[0]) as usize;
+        let (lanes, chunk) = (variant.schedule.values[0] as usize, quads.div_ceil(1 + index));
+        let workgroups = quads.div_ceil(chunk) as u32;
         let x = random_words(rig, index, 4 * quads);
-        let out = vec![0u8; 4 * lanes];
-        let params = MeasureReadParams { quads: quads as u32 };
+        let out = vec![0u8; 4 * lanes * workgroups as usize];
+        let params = MeasureReadParams { quads: quads as u32, chunk: chunk as u32 };
         let inputs = [bytemuck::cast_slice(&x), &out];
         let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [workgroups, 1, 1])?.remove(0);
-        rig.same(|| format!("{variant}, {quads} quads"), &words(&met), &read::twin(&x, lanes))?;
+        rig.same(|| format!("{variant}, {quads} quads"), &words(&met), &read::twin(&x, chunk, lanes))?;
     }
     Ok(())
 }
@@ -33,9 +33,11 @@ fn check_copy(rig: &Rig<'_>) -> Result<(), Failure> {
         let variant = copy::KERNEL.variant(&[], rig.one_schedule(&copy::KERNEL, &[quads as u32], index));
         let mut x = random_words(rig, index, 4 * quads + 4);
         let out = vec![0u8; 16 * (quads + 1)];
-        let params = MeasureCopyParams { quads: quads as u32 };
+        let chunk = quads.div_ceil(1 + index);
+        let params = MeasureCopyParams { quads: quads as u32, chunk: chunk as u32 };
         let inputs = [bytemuck::cast_slice(&x), &out];
-        let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [1 + index as u32, 1, 1])?.remove(0);
+        let workgroups = [quads.div_ceil(chunk) as u32, 1, 1];
+        let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.remove(0);
         x[4 * quads..].fill(0);
         rig.same(|| format!("{variant}, {quads} quads"), &words(&met), &x)?;
     }

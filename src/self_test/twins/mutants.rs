@@ -284,7 +284,7 @@ pub(super) const ALL: &[Mutant] = &[
     mutant("random_weights", "random_weights", "scales_of_super_blocks_free", "word % params.period == 0u", "false"),
     mutant("measure_read", "measure_read", "one_load_left_out", "((e ^ f) ^ (g ^ h))", "((e ^ f) ^ g)"),
     mutant("measure_read", "measure_read", "end_left_out", "sum ^= x[quad];", ""),
-    mutant("measure_copy", "measure_copy", "one_store_left_out", "out[quad + 3u * stride] = d;", ""),
+    mutant("measure_copy", "measure_copy", "one_store_left_out", "out[quad + 3u * LANES] = d;", ""),
     mutant("measure_multiply", "measure_multiply", "one_chain_left_out", "h = fma(h, factor, one);", ""),
     mutant("measure_dot", "measure_dot", "one_chain_left_out", "g = turn(g);", ""),
     mutant(
