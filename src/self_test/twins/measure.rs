@@ -10,6 +10,9 @@ use raglan_shaders::measure::multiply::{self, MeasureMultiplyParams};
 use raglan_shaders::measure::read::{self, MeasureReadParams};
 use raglan_shaders::{Kernel, Part, Tolerance, Wanted};
 
+/// Checks one kernel in one way.
+type Check = fn(&Rig<'_>) -> Result<(), Failure>;
+
 /// Words at and around what lanes take at a time.
 const QUADS: [usize; 4] = [1, 127, 512, 4 * 8 * 512 + 5];
 
@@ -108,7 +111,7 @@ fn random_words(rig: &Rig<'_>, index: usize, count: usize) -> Vec<u32> {
 }
 
 /// Every kernel here with its check.
-pub(super) const CHECKS: [(&Kernel, fn(&Rig<'_>) -> Result<(), Failure>); 5] = [
+pub(super) const CHECKS: [(&Kernel, Check); 5] = [
     (&read::KERNEL, check_read),
     (&copy::KERNEL, check_copy),
     (&multiply::KERNEL, check_multiply),
