@@ -2,7 +2,7 @@
 
 mod random;
 
-pub use random::Random;
+pub use random::{FLOATS, Random};
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Uploader};

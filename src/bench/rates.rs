@@ -4,14 +4,14 @@ use super::Spread;
 use crate::cost::Rates;
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder, StepRing, Timer};
-use crate::weights::Random;
+use crate::weights::{FLOATS, Random};
 use half::f16;
 use raglan_shaders::measure::copy::{self, MeasureCopyParams};
 use raglan_shaders::measure::dot::{self, MeasureDotParams};
 use raglan_shaders::measure::matrix::{self, MeasureMatrixParams};
 use raglan_shaders::measure::multiply::{self, MeasureMultiplyParams};
 use raglan_shaders::measure::read::{self, MeasureReadParams};
-use raglan_shaders::{Kernel, Part, WeightFormat};
+use raglan_shaders::{Kernel, Part};
 use std::time::Instant;
 
 /// Measurements of one rate.
@@ -23,9 +23,8 @@ const CHAIN: usize = 64;
 /// Bytes of a dispatch that does next to nothing.
 const LITTLE: u64 = 4096;
 
-/// Columns of the rows of random f16 that fill a buffer to read, and their bytes.
-const FILL_COLS: usize = 256;
-const FILL_ROW_BYTES: u64 = 512;
+/// Buffers to read are filled with rows of so many bytes.
+const FILL_ROW_BYTES: u64 = 2 * FLOATS as u64;
 
 /// Measures one adapter.
 struct Meter<'a> {
@@ -95,10 +94,8 @@ impl Meter<'_> {
                 Err(Error::OutOfMemory { .. }) if bytes > 8 << 20 => bytes /= 2,
                 Ok(buffers) => {
                     // What is stored may decide how fast it is read: random bits, as weights are.
-                    let (format, mut random) = (WeightFormat::F16, Random::new(self.gpu)?);
-                    for buffer in &buffers {
-                        random.fill(buffer, format, FILL_COLS, (bytes / FILL_ROW_BYTES) as usize)?;
-                    }
+                    let mut random = Random::new(self.gpu)?;
+                    buffers.iter().try_for_each(|buffer| random.fill_floats(buffer, 2))?;
                     return Ok(buffers);
                 }
                 Err(error) => return Err(error),

@@ -2,14 +2,10 @@
 
 use super::Stepper;
 use crate::error::Error;
-use crate::gpu::{Recorder, Timed, Timer};
+use crate::gpu::{Recorder, Timed, Timer, Work};
 use crate::request::{Request, RequestId};
 use crate::sequence::Sequence;
 use crate::weights::Random;
-use raglan_shaders::{WeightFormat, Work};
-
-/// Columns of the rows in which the cache is filled with random numbers; they divide every arena.
-const FILL_COLS: usize = 256;
 
 /// What was counted and timed of some steps.
 #[derive(Debug, Default)]
@@ -97,13 +93,9 @@ impl Stepper {
     /// # Errors
     /// If the adapter was lost.
     pub fn fill_cache(&mut self) -> Result<(), Error> {
-        let format = if self.kernels.types.kv_bytes() == 2 { WeightFormat::F16 } else { WeightFormat::F32 };
         let mut random = Random::new(&self.gpu)?;
-        for buffer in self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v]) {
-            let rows = buffer.bytes() as usize / format.gpu_row_bytes(FILL_COLS);
-            random.fill(buffer, format, FILL_COLS, rows)?;
-        }
-        Ok(())
+        let mut arenas = self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
+        arenas.try_for_each(|arena| random.fill_floats(arena, self.kernels.types.kv_bytes()))
     }
 
     /// `f16` or `f32`.

@@ -5,6 +5,9 @@ use crate::gpu::{Buffer, Gpu, StepRing};
 use raglan_shaders::WeightFormat;
 use raglan_shaders::random_weights::{KERNEL, RandomWeightsParams, workgroups};
 
+/// Numbers to a row of [`Random::fill_floats`]: they divide every arena, whose slots come in sixteens.
+pub const FLOATS: usize = 256;
+
 /// Fills buffers with random rows; the same ones in the same order every time.
 pub struct Random {
     gpu: Gpu,
@@ -31,5 +34,19 @@ impl Random {
         let variant = KERNEL.variant(&[], KERNEL.default_schedule());
         recorder.dispatch(&variant, &[buffer.into()], bytemuck::bytes_of(&params), workgroups(&params));
         recorder.submit()?.collect().map(|_| ())
+    }
+
+    /// Fills all of `buffer` with small numbers in f16 or f32, as `element_bytes` says.
+    ///
+    /// # Errors
+    /// As [`Random::fill`].
+    ///
+    /// # Panics
+    /// If its size is no multiple of [`FLOATS`] numbers.
+    pub fn fill_floats(&mut self, buffer: &Buffer, element_bytes: usize) -> Result<(), Error> {
+        let format = if element_bytes == 2 { WeightFormat::F16 } else { WeightFormat::F32 };
+        let row_bytes = (FLOATS * element_bytes) as u64;
+        assert!(buffer.bytes().is_multiple_of(row_bytes), "{} bytes in rows of {row_bytes}", buffer.bytes());
+        self.fill(buffer, format, FLOATS, (buffer.bytes() / row_bytes) as usize)
     }
 }
