@@ -1,6 +1,7 @@
 //! The command line, one file a verb. Answers go to standard output, all else to standard error.
 
 mod answer;
+mod bench;
 mod chat;
 mod devices;
 mod generate;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 type Result<T = ()> = std::result::Result<T, Error>;
 
 const AFTER_HELP: &str = "\
-Not there yet: serve (HTTP), bench and tune.
+Not there yet: serve (HTTP) and tune.
 
 Variables:
   RAGLAN_ADAPTER  the adapter, where --adapter is not given
@@ -50,6 +51,7 @@ enum Verb {
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
     Devices(devices::Args),
+    Bench(bench::Args),
     SelfTest(self_test::Args),
 }
 
@@ -63,6 +65,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Perplexity(args) => perplexity::run(&global, args),
         Verb::Inspect(args) => inspect::run(&global, args),
         Verb::Devices(args) => devices::run(&global, args),
+        Verb::Bench(args) => bench::run(&global, args),
         Verb::SelfTest(args) => self_test::run(&global, args),
     };
     match result {

@@ -1,7 +1,9 @@
 //! Predicted time, as plain data: what decides how finely attention is split.
 
+mod limit;
 mod step;
 
+pub use limit::{Limit, Rates};
 pub use step::{Load, ModelCost, StepCost};
 
 use raglan_tuner::WaveModel;

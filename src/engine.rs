@@ -2,12 +2,15 @@
 
 mod cache;
 mod limits;
+mod meter;
 mod options;
 mod score;
 mod service;
 
 pub use limits::longest_context;
 use limits::{CacheRoom, step_limits};
+use meter::Meter;
+pub use meter::Metered;
 pub use options::EngineOptions;
 use options::{model_cost, scheduler_options};
 pub use service::{Engine, EngineStats, EventStream, Loading};
@@ -55,6 +58,8 @@ pub struct Stepper {
     max_positions: usize,
     /// The logits of every sampled row, where a test wants them.
     logits_seen: Option<FxHashMap<RequestId, Vec<Vec<f32>>>>,
+    /// Counts and times what steps do, where a bench wants it.
+    meter: Option<Meter>,
 }
 
 /// A submitted step.
@@ -82,7 +87,8 @@ impl Stepper {
             return Err(Error::Request { message });
         }
         let spec = checkpoint.spec();
-        let types = Types::of(gpu, options.dtype);
+        let types =
+            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
         let mut attention = attention_shape(spec, &types)?;
         let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
         if options.deterministic {
@@ -128,6 +134,7 @@ impl Stepper {
             slots,
             max_positions,
             logits_seen: None,
+            meter: None,
             uploader: gpu.uploader()?,
             ring,
             limits,
@@ -320,10 +327,16 @@ impl Stepper {
         self.kernels.planner.plan_into(batch, &mut self.plan);
         let recorder = self.gpu.begin_step(&self.ring);
         let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.plan };
+        if let Some(meter) = &self.meter {
+            meter.attach(&mut ops.recorder);
+        }
         self.decoder.write_inputs(&mut ops, batch);
         self.sampler.write_inputs(&mut ops, batch);
         let logits = self.decoder.forward(&mut ops, batch, &self.kv_cache, self.sampler.samples(), parity);
         let outputs = self.sampler.pick(&mut ops, logits, batch);
+        if let Some(meter) = &mut self.meter {
+            meter.count(&mut ops.recorder);
+        }
         Ok((ops.recorder.submit()?, outputs))
     }
 
@@ -337,6 +350,9 @@ impl Stepper {
         parity: usize,
     ) -> Result<Vec<Option<u32>>, Error> {
         let bytes = submission.collect()?;
+        if let Some(meter) = &mut self.meter {
+            meter.collect();
+        }
         let greedy = self.sampler.samples_of(outputs, &bytes);
         let mut samples = Vec::with_capacity(greedy.len());
         for (row, &request) in scheduled.sampled.iter().enumerate() {

@@ -24,6 +24,7 @@ mod upload;
 pub use adapter::{AdapterSummary, FeaturesSummary, LimitsSummary};
 pub use buffer::{Buffer, BufferSlice};
 pub use memory::MemoryBudget;
+pub use raglan_shaders::Work;
 pub use recorder::Recorder;
 pub use step_ring::{StepRing, Submission};
 pub use timer::{Timed, Timer};

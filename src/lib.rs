@@ -6,6 +6,7 @@
 //! [`gpu`] names wgpu.
 
 pub mod batch;
+pub mod bench;
 pub mod cost;
 pub mod decoder;
 pub mod engine;

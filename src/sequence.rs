@@ -16,6 +16,8 @@ pub struct Sequence {
     pub prompt_len: usize,
     /// Tokens that have keys and values, or will have them when the submitted steps end.
     pub computed: usize,
+    /// Tokens whose keys and values count as there when it is admitted, whatever lies in its slots: for benches.
+    pub assumed: usize,
     /// Its next token, where that was sampled by a step that is not yet collected.
     pub in_flight: Option<InFlightToken>,
     /// Where its keys and values lie; `None` while it waits.
@@ -75,6 +77,7 @@ impl Sequence {
             occurrences: counted.iter().map(|&token| (token, 0)).collect(),
             tokens: prompt,
             computed: 0,
+            assumed: 0,
             in_flight: None,
             tables: None,
             sampling,

@@ -1,5 +1,9 @@
 //! Checkpoint tensors → GPU buffers, in the format in which they are stored.
 
+mod random;
+
+pub use random::{FLOATS, Random};
+
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Uploader};
 use raglan_models::{Checkpoint, Format, LayerRole, ModelSpec, Role, Tensor};
@@ -76,7 +80,8 @@ impl Weights {
     /// If a tensor holds NaN or infinities, or the adapter has no room.
     pub fn upload(gpu: &Gpu, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64, u64)) -> Result<Weights, Error> {
         let total = checkpoint.weight_bytes();
-        let mut loader = Loader { gpu, checkpoint, uploader: gpu.uploader()?, progress, done: 0, total };
+        let random = if checkpoint.is_synthetic() { Some(Random::new(gpu)?) } else { None };
+        let mut loader = Loader { gpu, checkpoint, random, uploader: gpu.uploader()?, progress, done: 0, total };
         let spec = checkpoint.spec();
         let embedding = loader.matrix("embedding", &[(Role::Embedding, None)])?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(spec, layer)).collect::<Result<_, Error>>()?;
@@ -91,6 +96,8 @@ impl Weights {
 struct Loader<'a> {
     gpu: &'a Gpu,
     checkpoint: &'a Checkpoint,
+    /// Makes the matrices of a synthetic checkpoint.
+    random: Option<Random>,
     uploader: Uploader,
     progress: &'a mut dyn FnMut(u64, u64),
     done: u64,
@@ -173,8 +180,14 @@ impl Loader<'_> {
             return Err(Error::RowTooLong { name, met: row_bytes, limit: MAX_ROW_BYTES });
         }
         let rows: usize = spans.iter().map(|span| span.rows).sum();
+        let first_row = starts[spans[0].tensor] + spans[0].first_row;
         let bytes = (rows * row_bytes) as u64;
         let buffer = self.gpu.buffer(label, bytes)?;
+        if let Some(random) = &mut self.random {
+            // Rows of padding too: nothing reads what they give.
+            random.fill(&buffer, format, tensors[0].cols, rows)?;
+            return Ok(self.uploaded(buffer, format, rows, first_row));
+        }
         self.uploader.upload(&buffer, 0, bytes, row_bytes as u64, |start, part| {
             for (index, out) in part.chunks_exact_mut(row_bytes).enumerate() {
                 let mut row = start as usize / row_bytes + index;
@@ -193,9 +206,13 @@ impl Loader<'_> {
                 }
             }
         })?;
-        self.done += bytes;
+        Ok(self.uploaded(buffer, format, rows, first_row))
+    }
+
+    fn uploaded(&mut self, buffer: Buffer, format: WeightFormat, rows: usize, first_row: usize) -> Piece {
+        self.done += buffer.bytes();
         (self.progress)(self.done.min(self.total), self.total);
-        Ok(Piece { buffer, format, first_row: starts[spans[0].tensor] + spans[0].first_row, rows })
+        Piece { buffer, format, first_row, rows }
     }
 }
 

@@ -9,6 +9,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("main", &["*"]),
     ("cli", &["*"]),
     ("self_test", &["*"]),
+    ("bench", &["*"]),
     (
         "engine",
         &[

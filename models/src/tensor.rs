@@ -156,6 +156,11 @@ impl<'a> Tensor<'a> {
         }
     }
 
+    /// Bytes that it takes in its file, or would take.
+    pub fn stored_bytes(&self) -> u64 {
+        self.format.row_bytes(self.cols).map_or(0, |bytes| self.rows as u64 * bytes as u64)
+    }
+
     /// The bytes of the model's row `row`, wherever the file keeps it.
     ///
     /// # Panics

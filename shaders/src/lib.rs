@@ -11,6 +11,7 @@ mod parts;
 mod tolerance;
 mod unroll;
 mod weight_format;
+mod work;
 
 pub mod adjust_logits;
 pub mod argmax;
@@ -21,7 +22,9 @@ pub mod gated_activation;
 pub mod linear;
 pub mod matmul;
 pub mod matvec;
+pub mod measure;
 pub mod move_rows;
+pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
 pub mod top_k;
@@ -33,6 +36,7 @@ pub use parts::{Part, PartKind};
 pub use tolerance::{Tolerance, Wanted, accuracy};
 pub use unroll::unroll;
 pub use weight_format::WeightFormat;
+pub use work::{Heads, Work};
 
 /// Every kernel, in the order in which a token meets them.
 pub static ALL: &[&Kernel] = &[
@@ -50,6 +54,12 @@ pub static ALL: &[&Kernel] = &[
     &argmax::KERNEL,
     &top_k::KERNEL,
     &cross_entropy::KERNEL,
+    &random_weights::KERNEL,
+    &measure::read::KERNEL,
+    &measure::copy::KERNEL,
+    &measure::multiply::KERNEL,
+    &measure::dot::KERNEL,
+    &measure::matrix::KERNEL,
 ];
 
 /// Values in one decoded stretch of a weight row; rows of weights and of matmul inputs are padded with zeros to whole blocks.

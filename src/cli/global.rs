@@ -118,6 +118,7 @@ impl Global {
             max_batch_tokens: self.max_batch_tokens as usize,
             max_sequences,
             dtype: self.dtype.into(),
+            kv_dtype: None,
             pipeline: self.pipeline.into(),
             deterministic: self.deterministic,
             max_step_ms: self.max_step_ms,

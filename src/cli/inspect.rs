@@ -184,7 +184,7 @@ impl AdapterReport {
         let checkpoint = &model.checkpoint;
         let mut largest = 0;
         for role in checkpoint.spec().roles() {
-            largest = largest.max(checkpoint.tensor(role)?.map_or(0, |tensor| tensor.bytes.len() as u64));
+            largest = largest.max(checkpoint.tensor(role)?.map_or(0, |tensor| tensor.stored_bytes()));
         }
         let binding = gpu.limits().max_binding_bytes;
         let available_bytes = gpu.summary().memory.as_ref().map(|memory| memory.available_bytes());

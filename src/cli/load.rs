@@ -14,8 +14,8 @@ use std::time::Instant;
 /// Which model.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
-    /// A folder, a .gguf file, org/name[:file.gguf] of the Hugging Face hub (fetched once), a short name as smollm2-135m, or
-    /// tiny, the model inside the program [default: SmolLM2-135M-Instruct if it was fetched, else tiny]
+    /// A folder, a .gguf file, org/name[:file.gguf] of the Hugging Face hub (fetched once), a short name as smollm2-135m, tiny,
+    /// the model inside the program, or synthetic:NAME[:FORMAT] [default: SmolLM2-135M-Instruct if it was fetched, else tiny]
     #[arg(short, long, value_name = "M")]
     pub(super) model: Option<String>,
 }
@@ -127,7 +127,10 @@ pub(super) fn open_gpu(global: &Global) -> Result<Gpu> {
 }
 
 /// Finds the model that a name means, fetching it where it is on the hub and not here yet.
-fn checkpoint(wanted: Option<&str>, quiet: bool) -> Result<Checkpoint> {
+///
+/// # Errors
+/// As [`Model::open`].
+pub(super) fn checkpoint(wanted: Option<&str>, quiet: bool) -> Result<Checkpoint> {
     let cache = Cache::from_env();
     let resolved = hub::resolve(wanted, &cache)?;
     if let Some(notice) = &resolved.notice {

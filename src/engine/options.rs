@@ -22,6 +22,8 @@ pub struct EngineOptions {
     pub pipeline: usize,
     /// The type of matrix products' inputs, of keys and of values.
     pub dtype: Dtype,
+    /// The type of keys and values, where it is another.
+    pub kv_dtype: Option<Dtype>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
     pub deterministic: bool,
     /// Predicted time of a step at most, in milliseconds; `None` keeps far from the adapter's watchdog.
@@ -44,6 +46,7 @@ impl Default for EngineOptions {
             max_sequences: 64,
             pipeline: 2,
             dtype: Dtype::default(),
+            kv_dtype: None,
             deterministic: false,
             max_step_ms: None,
             max_delay_ms: None,

@@ -5,7 +5,7 @@ use super::buffer::{Buffer, BufferSlice};
 use super::step_ring::{Slot, StepRing, Submission};
 use super::timer::{Recording, Timer};
 use crate::error::Error;
-use raglan_shaders::Variant;
+use raglan_shaders::{Variant, Work};
 use std::ops::Range;
 
 const HELD: &str = "held until submission";
@@ -27,6 +27,10 @@ pub struct Recorder<'a> {
     error: Option<Error>,
     /// What a rehearsal would have run; `None` in a step.
     rehearsed: Option<Vec<Variant>>,
+    /// What the next dispatch does, where somebody asks.
+    work: Option<Work>,
+    /// What the dispatches did, where somebody counts.
+    counted: Option<Vec<Work>>,
 }
 
 impl Gpu {
@@ -48,6 +52,8 @@ impl Gpu {
             bind_group: None,
             error: None,
             rehearsed: None,
+            work: None,
+            counted: None,
         }
     }
 
@@ -75,6 +81,32 @@ impl Recorder<'_> {
     pub fn with_timer(&mut self, timer: &Timer) {
         assert!(self.pass.is_none(), "a timer is set before the first dispatch");
         self.timing = Some(timer.begin());
+    }
+
+    /// Times all dispatches of this step as one, from the start of the first to the end of the last.
+    ///
+    /// # Panics
+    /// As [`Recorder::with_timer`].
+    pub fn with_stopwatch(&mut self, timer: &Timer) {
+        assert!(self.pass.is_none(), "a timer is set before the first dispatch");
+        self.timing = Some(timer.begin_whole());
+    }
+
+    /// Counts the work of each dispatch from now on.
+    pub fn count_work(&mut self) {
+        self.counted = Some(Vec::new());
+    }
+
+    /// What the dispatches did since [`Recorder::count_work`], one each.
+    pub fn take_counted(&mut self) -> Vec<Work> {
+        self.counted.take().unwrap_or_default()
+    }
+
+    /// Says what the next dispatch does; `work` is asked only where it is counted or timed.
+    pub fn work(&mut self, work: impl FnOnce() -> Work) {
+        if self.counted.is_some() || self.timing.is_some() {
+            self.work = Some(work());
+        }
     }
 
     /// Puts `bytes` at `offset` of `buffer` before the step's first dispatch.
@@ -111,8 +143,13 @@ impl Recorder<'_> {
         assert_eq!(immediates.len(), kernel.immediates.bytes, "{kernel:?}: bytes of immediates");
         let limit = self.gpu.0.limits.max_workgroups;
         assert!(workgroups.iter().all(|&n| n <= limit), "{kernel:?}: workgroups {workgroups:?} pass {limit}");
+        let work = self.work.take();
         if workgroups.contains(&0) || self.error.is_some() {
             return;
+        }
+        let unknown = Work { label: kernel.name, ..Work::default() };
+        if let Some(counted) = &mut self.counted {
+            counted.push(work.unwrap_or(unknown));
         }
         if let Some(rehearsed) = &mut self.rehearsed {
             rehearsed.push(variant.clone());
@@ -151,7 +188,7 @@ impl Recorder<'_> {
         }
         pass.dispatch_workgroups(workgroups[0], workgroups[1], workgroups[2]);
         if let Some(timing) = &mut self.timing {
-            timing.after(&mut self.pass, variant, workgroups);
+            timing.after(&mut self.pass, variant, workgroups, work.unwrap_or(unknown));
         }
     }
 

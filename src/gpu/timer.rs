@@ -4,7 +4,7 @@ use super::Gpu;
 use super::step_ring::MapState;
 use crate::error::Error;
 use parking_lot::Mutex;
-use raglan_shaders::Variant;
+use raglan_shaders::{Variant, Work};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +34,8 @@ pub struct Timed {
     pub variant: Variant,
     /// Of how many workgroups.
     pub workgroups: [u32; 3],
+    /// What it did, as its op counts it; a label alone where none does.
+    pub work: Work,
     /// For how long.
     pub ns: u64,
 }
@@ -42,8 +44,10 @@ pub struct Timed {
 #[derive(Debug)]
 pub(super) struct Recording {
     timer: Arc<Inner>,
-    dispatches: Vec<(Variant, [u32; 3])>,
+    dispatches: Vec<(Variant, [u32; 3], Work)>,
     stamps: u32,
+    /// All dispatches are one.
+    whole: bool,
 }
 
 const SET_STAMPS: u32 = wgpu::QUERY_SET_MAX_QUERIES;
@@ -90,7 +94,15 @@ impl Timer {
     /// If the timer is in use.
     pub(super) fn begin(&self) -> Recording {
         assert!(!self.0.busy.swap(true, Ordering::AcqRel), "a timer times one step at a time");
-        Recording { timer: self.0.clone(), dispatches: Vec::new(), stamps: 0 }
+        Recording { timer: self.0.clone(), dispatches: Vec::new(), stamps: 0, whole: false }
+    }
+
+    /// # Panics
+    /// If the timer is in use.
+    pub(super) fn begin_whole(&self) -> Recording {
+        let mut recording = self.begin();
+        recording.whole = true;
+        recording
     }
 }
 
@@ -109,20 +121,25 @@ impl Recording {
         self.stamps + 2 > self.timer.capacity()
     }
 
+    /// Whether each dispatch is stamped within one pass.
+    fn stamps_inside(&self) -> bool {
+        self.timer.inside_passes && !self.whole
+    }
+
     /// A pass that stamps the start of its first dispatch; `None` when there is no room for its time.
     pub(super) fn begin_pass(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<wgpu::ComputePass<'static>> {
         if self.is_full() {
             return None;
         }
         let (query_set, index) = self.set(self.stamps);
-        let writes = (!self.timer.inside_passes).then_some(wgpu::ComputePassTimestampWrites {
+        let writes = (!self.stamps_inside()).then_some(wgpu::ComputePassTimestampWrites {
             query_set,
             beginning_of_pass_write_index: Some(index),
             end_of_pass_write_index: Some(index + 1),
         });
         let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
         let mut pass = encoder.begin_compute_pass(&descriptor).forget_lifetime();
-        if self.timer.inside_passes {
+        if self.stamps_inside() {
             pass.write_timestamp(query_set, index);
             self.stamps += 1;
         }
@@ -135,11 +152,13 @@ impl Recording {
         pass: &mut Option<wgpu::ComputePass<'static>>,
         variant: &Variant,
         workgroups: [u32; 3],
+        work: Work,
     ) {
-        if self.is_full() {
+        if self.is_full() || (self.whole && self.stamps > 0) {
             return;
         }
         match pass {
+            Some(_) if self.whole => self.stamps += 2,
             Some(pass) if self.timer.inside_passes => {
                 let (query_set, index) = self.set(self.stamps);
                 pass.write_timestamp(query_set, index);
@@ -150,7 +169,7 @@ impl Recording {
                 self.stamps += 2;
             }
         }
-        self.dispatches.push((variant.clone(), workgroups));
+        self.dispatches.push((variant.clone(), workgroups, work));
     }
 
     /// Has the stamps copied to where they can be read, once the passes are closed.
@@ -182,10 +201,10 @@ impl Recording {
             let stamps: Vec<u64> = view.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect();
             drop(view);
             self.timer.readback.unmap();
-            let stride = if self.timer.inside_passes { 1 } else { 2 };
-            for (i, (variant, workgroups)) in self.dispatches.drain(..).enumerate() {
+            let stride = if self.stamps_inside() { 1 } else { 2 };
+            for (i, (variant, workgroups, work)) in self.dispatches.drain(..).enumerate() {
                 let ticks = stamps[i * stride + 1].saturating_sub(stamps[i * stride]);
-                times.push(Timed { variant, workgroups, ns: (ticks as f64 * self.timer.ns_per_tick) as u64 });
+                times.push(Timed { variant, workgroups, work, ns: (ticks as f64 * self.timer.ns_per_tick) as u64 });
             }
         }
         *self.timer.times.lock() = times;

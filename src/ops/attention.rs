@@ -3,6 +3,7 @@ use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
 use raglan_shaders::attention::{AttentionParams, tile, vector};
+use raglan_shaders::{Heads, Work};
 
 /// This step's work items and the memory for partial results.
 #[derive(Debug)]
@@ -56,6 +57,15 @@ impl Ops<'_> {
             [&q.buffer, &kv.k, &kv.v, &partials.items, &out.buffer, &partials.sums, &partials.weights].map(Into::into);
         let merge_buffers =
             [&partials.merges, &partials.parts, &partials.sums, &partials.weights, &out.buffer].map(Into::into);
+        let counted = Heads {
+            num_heads: shape.num_heads,
+            num_kv_heads: shape.num_kv_heads,
+            head_dim: shape.head_dim,
+            head_stride: shape.head_stride,
+            act_bytes: types.act_bytes(),
+            kv_bytes: types.kv_bytes(),
+            window: window.unwrap_or(0),
+        };
         let (planner, kv_heads) = (&self.kernels.planner, shape.num_kv_heads as u32);
         for pass in &self.plan.passes[self.plan.groups[kv.group].passes.clone()] {
             if !pass.vector.is_empty() {
@@ -64,6 +74,7 @@ impl Ops<'_> {
                 let variant = vector::KERNEL.variant(&[types.act, types.kv, types.team], schedule);
                 let rows = vector::KERNEL.value(&variant.schedule, "ROWS") as usize;
                 let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
+                self.recorder.work(|| Work::attention(&self.plan.items[pass.vector.clone()], &counted));
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
             if !pass.tile.is_empty() {
@@ -71,12 +82,14 @@ impl Ops<'_> {
                 let variant = tile::KERNEL.variant(&[types.act, types.kv], planner.tile_schedule());
                 let lanes = tile::KERNEL.value(&variant.schedule, "LANES") as usize;
                 let workgroups = [pass.tile.len() as u32, pass.tile_packed_rows.div_ceil(lanes) as u32, kv_heads];
+                self.recorder.work(|| Work::attention(&self.plan.items[pass.tile.clone()], &counted));
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
             if !pass.merges.is_empty() {
                 let params = AttentionMergeParams { first_merge: pass.merges.start as u32, ..merge_params };
                 let variant = merge::KERNEL.variant(&[types.act, types.reduce], planner.merge_schedule());
                 let workgroups = [pass.merges.len() as u32, pass.merge_packed_rows as u32, kv_heads];
+                self.recorder.work(|| Work::merge(&self.plan.merges[pass.merges.clone()], &counted));
                 self.recorder.dispatch(&variant, &merge_buffers, bytemuck::bytes_of(&params), workgroups);
             }
         }

@@ -2,7 +2,7 @@ use super::{Ops, Rows};
 use crate::gpu::Buffer;
 use crate::weights::Matrix;
 use raglan_shaders::embedding::{EmbeddingParams, KERNEL};
-use raglan_shaders::{BLOCK, Part};
+use raglan_shaders::{BLOCK, Part, Work};
 
 impl Ops<'_> {
     /// Rows of `weight` that `token_ids` name, directly or through the last step's `samples`: `out` is `[tokens, hidden]`.
@@ -19,6 +19,8 @@ impl Ops<'_> {
             };
             let variant = KERNEL.variant(&[Part::Weight(piece.format)], KERNEL.default_schedule());
             let buffers = [&piece.buffer, &piece.buffer, token_ids, samples, &out.buffer].map(Into::into);
+            let (cols, row_bytes) = (weight.inner, piece.format.gpu_row_bytes(weight.inner));
+            self.recorder.work(|| Work::rows("embedding", tokens, cols, row_bytes, 4 * cols));
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), [tokens as u32, 1, 1]);
         }
     }

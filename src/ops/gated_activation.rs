@@ -1,5 +1,6 @@
 use super::{Ops, Rows};
 use raglan_models::Activation;
+use raglan_shaders::Work;
 use raglan_shaders::gated_activation::{self, GatedActivationParams, KERNEL};
 
 impl Ops<'_> {
@@ -19,6 +20,8 @@ impl Ops<'_> {
         let variant = KERNEL.variant(&[self.kernels.types.act], KERNEL.default_schedule());
         let workgroups = gated_activation::workgroups(&params, &variant.schedule);
         let buffers = [&gate_up.buffer, &out.buffer].map(Into::into);
+        let (cols, act_bytes) = (out.stride, self.kernels.types.act_bytes());
+        self.recorder.work(|| Work::rows("gated_activation", rows, cols, 8 * cols, act_bytes * cols));
         self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
     }
 }

@@ -1,7 +1,7 @@
 use super::{Ops, Rows};
 use crate::weights::Matrix;
 use raglan_shaders::linear::LinearParams;
-use raglan_shaders::{BLOCK, Part, matmul, matvec};
+use raglan_shaders::{BLOCK, Part, Work, matmul, matvec};
 
 impl Ops<'_> {
     /// `out = x · weightᵀ + bias`: `[rows, inner]` → `[rows, weight.rows]`, one dispatch a piece of the matrix.
@@ -35,6 +35,7 @@ impl Ops<'_> {
                 (&[part, types.act, Part::EpiloguePlain][..], matmul::workgroups(&params, &choice.schedule))
             };
             let variant = choice.kernel.variant(parts, choice.schedule);
+            self.recorder.work(|| Work::linear([rows, piece.rows, weight.inner], piece.format, types.act_bytes(), 4));
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
         }
     }

@@ -1,6 +1,7 @@
 use super::{Ops, RopeShape};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
+use raglan_shaders::Work;
 use raglan_shaders::move_rows::{KERNEL, MoveRowsParams, group_words, workgroups};
 
 impl Ops<'_> {
@@ -21,6 +22,9 @@ impl Ops<'_> {
                 first_move: round.start as u32,
             };
             let buffers = [moves, &kv.k, &kv.v].map(Into::into);
+            let slots = self.plan.moves[round.clone()].iter().map(|rows| rows.count as usize).sum();
+            let bytes = 2 * shape.num_kv_heads * 16 * row_words as usize;
+            self.recorder.work(|| Work::rows("move_rows", slots, shape.head_stride, bytes, bytes));
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups(&params, round.len()));
         }
     }

@@ -1,5 +1,6 @@
 use super::{Ops, Rows};
 use crate::gpu::Buffer;
+use raglan_shaders::Work;
 use raglan_shaders::rms_norm::{KERNEL, RmsNormParams};
 
 impl Ops<'_> {
@@ -28,6 +29,7 @@ impl Ops<'_> {
         let variant = KERNEL.variant(&[types.act, types.reduce], self.kernels.planner.row_schedule(&KERNEL, cols));
         let delta = delta.map_or(absent, |rows| &rows.buffer);
         let buffers = [&residual.buffer, delta, weight, gather.unwrap_or(absent), &out.buffer].map(Into::into);
+        self.recorder.work(|| Work::rms_norm(rows, cols, params.add == 1, types.act_bytes()));
         self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), [rows as u32, 1, 1]);
     }
 }

@@ -1,6 +1,7 @@
 use super::{Ops, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
+use raglan_shaders::Work;
 use raglan_shaders::rope_append::{KERNEL, RopeAppendParams};
 
 /// Heads and where they lie in a row of q·k·v.
@@ -60,6 +61,9 @@ impl Ops<'_> {
         let (q_norm, k_norm) = norm.map_or((absent, absent), |(q, k, _)| (q, k));
         let buffers = [&qkv.buffer, places, rope, q_norm, k_norm, &q.buffer, &kv.k, &kv.v].map(Into::into);
         let heads = shape.num_heads + 2 * shape.num_kv_heads;
+        let (q_cols, kv_cols) = (shape.num_heads * shape.head_dim, 2 * shape.num_kv_heads * shape.head_dim);
+        let write = q_cols * types.act_bytes() + kv_cols * types.kv_bytes();
+        self.recorder.work(|| Work::rows("rope_append", tokens, q_cols + kv_cols, 4 * (q_cols + kv_cols), write));
         self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), [tokens as u32, heads as u32, 1]);
     }
 }

@@ -86,7 +86,7 @@ impl Scheduler {
         let place = self.running.partition_point(|other| *other < rank);
         self.running.insert(place, rank);
         let sequence = self.sequences.get_mut(&rank.1).expect("it waits");
-        sequence.computed = shared;
+        sequence.computed = shared.max(sequence.assumed);
         let saved = sequence.saved.take();
         self.host_bytes -= saved.as_ref().map_or(0, |saved| saved.host_bytes);
         if sequence.cached_tokens.is_none() {

@@ -4,8 +4,10 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod measure;
 mod move_rows;
 mod mutants;
+mod random_weights;
 mod rms_norm;
 mod rope_append;
 mod sampling;
@@ -51,6 +53,8 @@ fn twins() -> Vec<Twin> {
     twins.push(twin("argmax", sampling::check_argmax));
     twins.push(twin("top_k", sampling::check_top_k));
     twins.push(twin("cross_entropy", sampling::check_cross_entropy));
+    twins.push(twin("random_weights", random_weights::check));
+    twins.extend(measure::CHECKS.map(|(kernel, check)| twin(kernel.name, check)));
     twins
 }
 

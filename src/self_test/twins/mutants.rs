@@ -334,4 +334,20 @@ pub(super) const ALL: &[Mutant] = &[
     mutant("top_k", "top_k", "left_out_not_counted", "atomicLoad(&equal) - wanted", "0u"),
     mutant("cross_entropy", "cross_entropy", "another_target", "targets[group.x]", "targets[0]"),
     mutant("cross_entropy", "cross_entropy", "largest_left_out", "log(total) + largest", "log(total)"),
+    // What only measures.
+    mutant("random_weights", "random_weights", "padding_not_zeroed", "word >= params.used_words", "false"),
+    mutant("random_weights", "random_weights", "pieces_alike", "(params.first_quad + quad) * 4u", "quad * 4u"),
+    mutant("random_weights", "random_weights", "scales_of_super_blocks_free", "word % params.period == 0u", "false"),
+    mutant("measure_read", "measure_read", "one_load_left_out", "((e ^ f) ^ (g ^ h))", "((e ^ f) ^ g)"),
+    mutant("measure_read", "measure_read", "end_left_out", "sum ^= x[quad];", ""),
+    mutant("measure_copy", "measure_copy", "one_store_left_out", "out[quad + 3u * LANES] = d;", ""),
+    mutant("measure_multiply", "measure_multiply", "one_chain_left_out", "h = fma(h, factor, one);", ""),
+    mutant("measure_dot", "measure_dot", "one_chain_left_out", "g = turn(g);", ""),
+    mutant(
+        "measure_matrix",
+        "measure_matrix",
+        "another_factor",
+        "coopMultiplyAdd(a1, b1, c7)",
+        "coopMultiplyAdd(a1, b0, c7)",
+    ),
 ];

@@ -1,0 +1,105 @@
+//! What benches need of an engine: contexts that nobody had to read, and what a step's dispatches do and take.
+
+use super::Stepper;
+use crate::error::Error;
+use crate::gpu::{Recorder, Timed, Timer, Work};
+use crate::request::{Request, RequestId};
+use crate::sequence::Sequence;
+use crate::weights::Random;
+
+/// What was counted and timed of some steps.
+#[derive(Debug, Default)]
+pub struct Metered {
+    /// Steps.
+    pub steps: usize,
+    /// Of every dispatch, in order.
+    pub works: Vec<Work>,
+    /// Of every dispatch, in order; empty without a timer.
+    pub timed: Vec<Timed>,
+}
+
+/// Counts what steps do, and times it where it has a timer.
+pub(super) struct Meter {
+    timer: Option<Timer>,
+    metered: Metered,
+    /// What the engine had before, since a timer times one step at a time.
+    pipeline: usize,
+}
+
+impl Meter {
+    pub(super) fn attach(&self, recorder: &mut Recorder<'_>) {
+        recorder.count_work();
+        if let Some(timer) = &self.timer {
+            recorder.with_timer(timer);
+        }
+    }
+
+    pub(super) fn count(&mut self, recorder: &mut Recorder<'_>) {
+        self.metered.steps += 1;
+        self.metered.works.extend(recorder.take_counted());
+    }
+
+    pub(super) fn collect(&mut self) {
+        if let Some(timer) = &self.timer {
+            self.metered.timed.extend(timer.take());
+        }
+    }
+}
+
+#[doc(hidden)]
+impl Stepper {
+    /// Counts what steps do from now on; with a timer they run one at a time, and each dispatch is timed.
+    ///
+    /// # Panics
+    /// If the engine is not idle.
+    pub fn start_meter(&mut self, timer: Option<Timer>) {
+        assert!(self.is_idle(), "a meter starts while nothing runs");
+        let pipeline = if timer.is_some() { std::mem::replace(&mut self.pipeline, 1) } else { self.pipeline };
+        self.meter = Some(Meter { timer, metered: Metered::default(), pipeline });
+    }
+
+    /// What was counted and timed since the meter was started.
+    ///
+    /// # Panics
+    /// If the engine is not idle.
+    pub fn stop_meter(&mut self) -> Metered {
+        assert!(self.is_idle(), "a meter stops while nothing runs");
+        let Some(meter) = self.meter.take() else { return Metered::default() };
+        self.pipeline = meter.pipeline;
+        meter.metered
+    }
+
+    /// Queues a request whose first `computed` tokens count as read already: their keys and values are what lies in its slots.
+    ///
+    /// # Errors
+    /// As [`Stepper::submit`].
+    ///
+    /// # Panics
+    /// If no token is left to compute.
+    pub fn submit_at(&mut self, request: Request, computed: usize) -> Result<RequestId, Error> {
+        assert!(computed < request.prompt.len(), "a token is left to compute");
+        let checked = request.validate(self.spec().vocab_size, self.longest());
+        checked.map_err(|message| Error::Request { message })?;
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let mut sequence = Sequence::new(id, request);
+        sequence.assumed = computed;
+        self.scheduler.add(sequence);
+        Ok(id)
+    }
+
+    /// Fills the cache with small random keys and values.
+    ///
+    /// # Errors
+    /// If the adapter was lost.
+    pub fn fill_cache(&mut self) -> Result<(), Error> {
+        let mut random = Random::new(&self.gpu)?;
+        let mut arenas = self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
+        arenas.try_for_each(|arena| random.fill_floats(arena, self.kernels.types.kv_bytes()))
+    }
+
+    /// `f16` or `f32`.
+    pub fn kv_type(&self) -> &'static str {
+        if self.kernels.types.kv_bytes() == 2 { "f16" } else { "f32" }
+    }
+}
