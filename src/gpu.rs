@@ -8,6 +8,7 @@
 mod adapter;
 mod bind_groups;
 mod buffer;
+mod coop;
 mod disk_cache;
 mod fault;
 mod memory;

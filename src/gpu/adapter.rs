@@ -1,6 +1,7 @@
 //! Which adapters there are, what they offer, and which one is taken.
 
 use super::GpuOptions;
+use super::coop::coop_side;
 use super::memory::{MemoryBudget, memory_budget};
 use crate::error::Error;
 use raglan_shaders::AdapterLimits;
@@ -134,20 +135,6 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
         },
         memory: memory_budget(adapter),
     }
-}
-
-/// The side of the square cooperative matrices that take f16 and sum in f32, the larger of two.
-fn coop_side(adapter: &wgpu::Adapter) -> u32 {
-    let half = wgpu::CooperativeScalarType::F16;
-    let single = wgpu::CooperativeScalarType::F32;
-    let properties = adapter.cooperative_matrix_properties();
-    let has = |side| {
-        properties
-            .iter()
-            .any(|p| (p.m_size, p.n_size, p.k_size) == (side, side, side) && (p.ab_type, p.cr_type) == (half, single))
-    };
-    let is_offered = adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-    [16, 8].into_iter().find(|&side| is_offered && has(side)).unwrap_or(0)
 }
 
 impl AdapterSummary {

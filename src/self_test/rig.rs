@@ -130,11 +130,6 @@ impl<'a> Rig<'a> {
         self.checks.get()
     }
 
-    /// What kernels may count on here.
-    pub(super) fn limits(&self) -> &AdapterLimits {
-        self.opened.gpu.limits()
-    }
-
     /// Random numbers for case `index` of this way.
     pub(super) fn random(&self, index: usize) -> Random {
         Random::new((self.turn * 1000 + index) as u64)
