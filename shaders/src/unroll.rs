@@ -17,9 +17,21 @@ const MOST_EXPRESSIONS: usize = 60_000;
 
 /// Unrolls the loops of every function. Returns how many.
 pub fn unroll(module: &mut Module) -> usize {
+    let (constants, values) = (&module.constants, &module.global_expressions);
     let functions = module.functions.iter_mut().map(|(_, function)| function);
     let all = functions.chain(module.entry_points.iter_mut().map(|entry| &mut entry.function));
-    let count = all.map(unroll_function).sum();
+    let count = all
+        .map(|function| {
+            for (_, expression) in function.expressions.iter_mut() {
+                if let Expression::Constant(constant) = *expression
+                    && let Expression::Literal(value) = values[constants[constant].init]
+                {
+                    *expression = Expression::Literal(value);
+                }
+            }
+            unroll_function(function)
+        })
+        .sum();
     // A module may hold no result of a call that is not made.
     compact(module, KeepUnused::Yes);
     count
