@@ -67,8 +67,7 @@ def shares(results):
     for row in kernels:
         product = row.get("op") == "linear" and row.get("rows", 1) in (1, tallest) and row.get("depth", 0) == shallow
         if product or (row.get("op") == "attention" and row.get("rows", 1) == 1):
-            where = f"@ {row['depth']} " if row.get("op") == "attention" and row.get("depth") else ""
-            chosen.append((f"{plain(row.get('model'))} {row.get('op')} {where}{row.get('shape', '')}", row["share_of_limit"]))
+            chosen.append((f"{plain(row.get('model'))} {row.get('op')} {row.get('shape', '')}", row["share_of_limit"]))
     return chosen
 
 

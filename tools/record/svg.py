@@ -7,11 +7,11 @@ WIDTH = 860
 
 
 def lines(title, x_name, y_name, series):
-    """`series`: (label, [(x, y)…], dashed) each; the points of solid lines are marked."""
+    """`series`: (label, [(x, y)…], dashed) each; a dashed line has the colour of the solid one before it, whose points are marked."""
     points = [point for _, of, _ in series for point in of]
     if not points:
         return None
-    left, top, right, bottom = 70, 50, WIDTH - 20, 420
+    left, top, right, bottom = 70, 50, WIDTH - 40, 420
     x_most, y_most = nice(max(x for x, _ in points)), nice(max(y for _, y in points))
     at = lambda x, y: (left + (right - left) * x / x_most, bottom - (bottom - top) * y / y_most)
     out = [head(480 + 20 * ((len(series) + 1) // 2), title)]
@@ -22,8 +22,10 @@ def lines(title, x_name, y_name, series):
         out.append(f'<text x="{px:.1f}" y="{bottom + 20}" text-anchor="middle">{number(x)}</text>')
     out.append(f'<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="#57606a"/>')
     out.append(f'<text x="{(left + right) / 2}" y="{bottom + 42}" text-anchor="middle">{escape(x_name)}</text><text x="{left - 50}" y="{top - 10}">{escape(y_name)}</text>')
+    solid = -1
     for index, (label, of, dashed) in enumerate(series):
-        colour, placed = COLOURS[index % len(COLOURS)], [at(x, y) for x, y in sorted(of)]
+        solid += 0 if dashed and solid >= 0 else 1
+        colour, placed = COLOURS[solid % len(COLOURS)], [at(x, y) for x, y in sorted(of)]
         dash = ' stroke-dasharray="6 4"' if dashed else ""
         out.append(f'<path d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in placed)}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         if not dashed:
@@ -56,13 +58,13 @@ def head(height, title):
 
 
 def nice(most):
-    """The next 1, 2, 2.5, 5 or 10 times a power of ten."""
+    """The next round number: 1, 1.2, 1.5, 2 and so on, times a power of ten."""
     power = 1.0
     while power * 10 <= most:
         power *= 10
     while power > most > 0:
         power /= 10
-    return next((power * step for step in (1, 2, 2.5, 5, 10) if power * step >= most), most) or 1.0
+    return next((power * step for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if power * step >= most), most) or 1.0
 
 
 def number(value):
