@@ -1,7 +1,9 @@
-"""What the peers share: rows written as they come, a time limit, and a child process whose death is told in its own words.
+"""What the peers share: rows written as they come, a time limit, and a child process whose death is told in its own
+words.
 
-A peer's `main` calls `supervise`, which runs the same command as a child and waits. The child calls `child_rows()` for a `Rows`
-that appends one JSON object a line; whatever was written before a crash or a kill is kept. Python 3.9 or newer, no packages.
+A peer's `main` calls `supervise`, which runs the same command as a child and waits. The child calls `child_rows()` for
+a `Rows` that appends one JSON object a line; whatever was written before a crash or a kill is kept. Python 3.9 or
+newer, no packages.
 """
 
 import datetime
@@ -14,7 +16,9 @@ import tempfile
 import time
 
 ROWS = "RAGLAN_PEER_ROWS"  # names the child's file of rows; set by `supervise`
-WORDS = 4000               # characters kept of what a failure said
+END = "RAGLAN_PEER_END"  # the child's limit, in seconds of the system's clock; set by `supervise`
+WORDS = 4000  # characters kept of what a failure said
+LATE_SECONDS = 8  # that a child may be late before it is killed
 
 
 class TimeUp(Exception):
@@ -22,13 +26,13 @@ class TimeUp(Exception):
 
 
 class Clock:
-    """Seconds since the program began, against a limit."""
+    """Seconds since the program began (a child: since its parent did), against a limit."""
 
     def __init__(self, max_seconds):
-        self.end = time.monotonic() + max_seconds
+        self.end = float(os.environ.get(END) or time.time() + max_seconds)
 
     def left(self):
-        return self.end - time.monotonic()
+        return self.end - time.time()
 
     def check(self):
         if self.left() <= 0:
@@ -51,8 +55,12 @@ class Rows:
 
     def row(self, **fields):
         self.write("row", fields)
-        print("  " + ", ".join(f"{key} {show(value)}" for key, value in fields.items() if not isinstance(value, (list, dict))),
-              file=sys.stderr, flush=True)
+        print(
+            "  "
+            + ", ".join(f"{key} {show(value)}" for key, value in fields.items() if not isinstance(value, (list, dict))),
+            file=sys.stderr,
+            flush=True,
+        )
 
     def begin(self, what, **fields):
         self.write("begin", {"what": what, **fields})
@@ -88,20 +96,20 @@ def child_rows():
     return Rows(path) if path else None
 
 
-def supervise(peer, args, restarts=0):
-    """Runs this program as a child under `RAGLAN_RUNNER` (if set) until `args.max_seconds`, and writes `args.out`.
+def supervise(peer, args, clock, restarts=0):
+    """Runs this program as a child under `RAGLAN_RUNNER` (if set) until the clock's end, and writes `args.out`.
 
-    A child that dies is told as a failure with its exit and the last words of its standard error, and is started again up to
-    `restarts` times; it finds the earlier rows in `Rows.earlier`. Returns the exit code: 0 if there is any row.
+    A child that dies is told as a failure with its exit and the last words of its standard error, and is started again
+    up to `restarts` times; it finds the earlier rows in `Rows.earlier`. Returns the exit code: 0 if there is any row.
     """
-    clock = Clock(args.max_seconds)
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "rows.jsonl")
         rows = Rows(path)
         runner = os.environ.get("RAGLAN_RUNNER", "").split()
         command = runner + [sys.executable, os.path.abspath(sys.argv[0])] + sys.argv[1:]
+        environment = {**os.environ, ROWS: path, END: str(clock.end), "PYTHONUNBUFFERED": "1"}
         for _ in range(restarts + 1):
-            ended, words = run_child(command, {**os.environ, ROWS: path, "PYTHONUNBUFFERED": "1"}, clock.left() + 15)
+            ended, words = run_child(command, environment, clock.left() + LATE_SECONDS)
             if ended == 0:
                 break
             begun = [row for row in read_rows(path) if row["kind"] == "begin"]
@@ -110,7 +118,9 @@ def supervise(peer, args, restarts=0):
             if clock.left() <= 1:
                 break
         told = read_rows(path)
-    of = lambda wanted: [{key: value for key, value in row.items() if key != "kind"} for row in told if row["kind"] == wanted]
+    of = lambda wanted: [
+        {key: value for key, value in row.items() if key != "kind"} for row in told if row["kind"] == wanted
+    ]
     report = {
         "peer": peer,
         "date": datetime.date.today().isoformat(),
@@ -151,7 +161,9 @@ def run_child(command, environment, seconds):
 def arguments(parser, seconds):
     """The options of every peer."""
     parser.add_argument("--out", help="the file to write, JSON [default: standard output]")
-    parser.add_argument("--max-seconds", type=float, default=seconds, help="when to stop, whatever is left [default: %(default)s]")
+    parser.add_argument(
+        "--max-seconds", type=float, default=seconds, help="when to stop, whatever is left [default: %(default)s]"
+    )
     return parser
 
 

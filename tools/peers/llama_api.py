@@ -1,7 +1,9 @@
-"""llama.cpp's public C interface through ctypes, as the npm package @node-llama-cpp/linux-x64-vulkan 3.22.1 ships its libraries.
+"""llama.cpp's public C interface through ctypes, as the npm package @node-llama-cpp/linux-x64-vulkan 3.22.1 ships its
+libraries.
 
-The structs are those of llama.cpp v0.5.0, which that package was built from; other versions have others, so `Llama` checks the
-defaults that the library fills in against those documented, and refuses a library that fills in anything else.
+The structs are those of llama.cpp v0.5.0, which that package was built from; other versions have others, so `Llama`
+checks the defaults that the library fills in against those documented, and refuses a library that fills in anything
+else.
 """
 
 import atexit
@@ -18,10 +20,12 @@ PACKAGE = "@node-llama-cpp/linux-x64-vulkan@3.22.1"
 WARN = 3  # the log level of a warning; above it are errors and continued lines
 
 
+# fmt: off
 class ModelParams(c.Structure):
     _fields_ = [
         ("devices", c.c_void_p), ("tensor_buft_overrides", c.c_void_p),
-        ("n_gpu_layers", c.c_int32), ("split_mode", c.c_int), ("load_mode", c.c_int), ("lazy_mode", c.c_int), ("main_gpu", c.c_int32),
+        ("n_gpu_layers", c.c_int32), ("split_mode", c.c_int), ("load_mode", c.c_int),
+        ("lazy_mode", c.c_int), ("main_gpu", c.c_int32),
         ("tensor_split", c.c_void_p), ("progress_callback", c.c_void_p), ("progress_callback_user_data", c.c_void_p),
         ("kv_overrides", c.c_void_p),
         ("vocab_only", c.c_bool), ("check_tensors", c.c_bool), ("use_extra_bufts", c.c_bool),
@@ -31,16 +35,20 @@ class ModelParams(c.Structure):
 
 class ContextParams(c.Structure):
     _fields_ = [
-        ("n_ctx", c.c_uint32), ("n_batch", c.c_uint32), ("n_ubatch", c.c_uint32), ("n_seq_max", c.c_uint32), ("n_rs_seq", c.c_uint32),
-        ("n_outputs_max", c.c_uint32), ("n_outputs_max_per_seq", c.c_uint32), ("n_threads", c.c_int32), ("n_threads_batch", c.c_int32),
+        ("n_ctx", c.c_uint32), ("n_batch", c.c_uint32), ("n_ubatch", c.c_uint32), ("n_seq_max", c.c_uint32),
+        ("n_rs_seq", c.c_uint32),
+        ("n_outputs_max", c.c_uint32), ("n_outputs_max_per_seq", c.c_uint32), ("n_threads", c.c_int32),
+        ("n_threads_batch", c.c_int32),
         ("ctx_type", c.c_int), ("rope_scaling_type", c.c_int), ("pooling_type", c.c_int), ("attention_type", c.c_int),
         ("flash_attn_type", c.c_int),
-        ("rope_freq_base", c.c_float), ("rope_freq_scale", c.c_float), ("yarn_ext_factor", c.c_float), ("yarn_attn_factor", c.c_float),
-        ("yarn_beta_fast", c.c_float), ("yarn_beta_slow", c.c_float), ("yarn_orig_ctx", c.c_uint32), ("defrag_thold", c.c_float),
+        ("rope_freq_base", c.c_float), ("rope_freq_scale", c.c_float), ("yarn_ext_factor", c.c_float),
+        ("yarn_attn_factor", c.c_float),
+        ("yarn_beta_fast", c.c_float), ("yarn_beta_slow", c.c_float), ("yarn_orig_ctx", c.c_uint32),
+        ("defrag_thold", c.c_float),
         ("cb_eval", c.c_void_p), ("cb_eval_user_data", c.c_void_p), ("type_k", c.c_int), ("type_v", c.c_int),
         ("abort_callback", c.c_void_p), ("abort_callback_data", c.c_void_p),
-        ("embeddings", c.c_bool), ("offload_kqv", c.c_bool), ("no_perf", c.c_bool), ("op_offload", c.c_bool), ("swa_full", c.c_bool),
-        ("kv_unified", c.c_bool),
+        ("embeddings", c.c_bool), ("offload_kqv", c.c_bool), ("no_perf", c.c_bool), ("op_offload", c.c_bool),
+        ("swa_full", c.c_bool), ("kv_unified", c.c_bool),
         ("samplers", c.c_void_p), ("n_samplers", c.c_size_t), ("ctx_other", c.c_void_p),
     ]
 
@@ -48,7 +56,8 @@ class ContextParams(c.Structure):
 class Batch(c.Structure):
     _fields_ = [
         ("n_tokens", c.c_int32), ("token", c.POINTER(c.c_int32)), ("embd", c.c_void_p), ("pos", c.POINTER(c.c_int32)),
-        ("n_seq_id", c.POINTER(c.c_int32)), ("seq_id", c.POINTER(c.POINTER(c.c_int32))), ("logits", c.POINTER(c.c_int8)),
+        ("n_seq_id", c.POINTER(c.c_int32)), ("seq_id", c.POINTER(c.POINTER(c.c_int32))),
+        ("logits", c.POINTER(c.c_int8)),
     ]
 
 
@@ -74,7 +83,8 @@ FUNCTIONS = [
     ("llama", "llama_model_free", None, [c.c_void_p]),
     ("llama", "llama_model_get_vocab", c.c_void_p, [c.c_void_p]),
     ("llama", "llama_vocab_n_tokens", c.c_int32, [c.c_void_p]),
-    ("llama", "llama_tokenize", c.c_int32, [c.c_void_p, c.c_char_p, c.c_int32, c.POINTER(c.c_int32), c.c_int32, c.c_bool, c.c_bool]),
+    ("llama", "llama_tokenize", c.c_int32,
+     [c.c_void_p, c.c_char_p, c.c_int32, c.POINTER(c.c_int32), c.c_int32, c.c_bool, c.c_bool]),
     ("llama", "llama_init_from_model", c.c_void_p, [c.c_void_p, ContextParams]),
     ("llama", "llama_free", None, [c.c_void_p]),
     ("llama", "llama_n_ctx", c.c_uint32, [c.c_void_p]),
@@ -89,6 +99,7 @@ FUNCTIONS = [
     ("llama", "llama_perf_context", Perf, [c.c_void_p]),
     ("llama", "llama_perf_context_reset", None, [c.c_void_p]),
 ]
+# fmt: on
 
 
 class Failed(Exception):
@@ -116,8 +127,18 @@ class Llama:
         self.ggml_backend_load_all_from_path(folder.encode())
         self.llama_backend_init()
         model, context = self.llama_model_default_params(), self.llama_context_default_params()
-        met = (model.n_gpu_layers, model.use_extra_bufts, context.n_ctx, context.n_batch, context.n_ubatch, context.flash_attn_type,
-               context.type_k, context.type_v, context.offload_kqv, context.n_samplers)
+        met = (
+            model.n_gpu_layers,
+            model.use_extra_bufts,
+            context.n_ctx,
+            context.n_batch,
+            context.n_ubatch,
+            context.flash_attn_type,
+            context.type_k,
+            context.type_v,
+            context.offload_kqv,
+            context.n_samplers,
+        )
         if met != (-1, True, 512, 2048, 512, -1, 1, 1, True, 0):
             raise Failed(f"these libraries are not llama.cpp {VERSION} ({PACKAGE}): their defaults read as {met}")
 
@@ -134,7 +155,10 @@ class Llama:
     def devices(self):
         """Name and description of every device, the CPU's among them."""
         of = [self.ggml_backend_dev_get(index) for index in range(self.ggml_backend_dev_count())]
-        return [[self.ggml_backend_dev_name(device).decode(), self.ggml_backend_dev_description(device).decode()] for device in of]
+        return [
+            [self.ggml_backend_dev_name(device).decode(), self.ggml_backend_dev_description(device).decode()]
+            for device in of
+        ]
 
 
 def find_libraries(path):
@@ -187,7 +211,7 @@ class Context:
         self.memory = self.api.llama_get_memory(self.handle)
 
     def decode(self, entries, every=False):
-        """Runs `(token, position, sequence)` entries, a chunk at most, and waits; logits of the last entry or of every one."""
+        """Runs `(token, position, sequence)` entries, a chunk at most, and waits; logits of the last or of all."""
         batch = self.batch
         for index, (token, position, sequence) in enumerate(entries):
             batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, position, 1
@@ -201,7 +225,9 @@ class Context:
 
     def logits(self):
         """A view of the last entry's logits."""
-        return c.cast(self.api.llama_get_logits_ith(self.handle, -1), c.POINTER(c.c_float * self.model.vocab_size)).contents
+        return c.cast(
+            self.api.llama_get_logits_ith(self.handle, -1), c.POINTER(c.c_float * self.model.vocab_size)
+        ).contents
 
     def perf(self):
         return self.api.llama_perf_context(self.handle)

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""llama.cpp's Vulkan backend on the same adapter: its greedy tokens, its milliseconds a token over depth, its longest context.
+"""llama.cpp's Vulkan backend on the same adapter: its greedy tokens, its milliseconds a token over depth, its longest
+context.
 
 usage: llama_cpp.py greedy  --libraries PATH --model F.gguf --cases CASES.jsonl [--max-tokens 64]
-       llama_cpp.py bench   --libraries PATH --model F.gguf|synthetic:llama-2-13b[:q4_0] [--depth 1024,…] [--gen 32] [--ragged 512,4096x2]
-       llama_cpp.py longest --libraries PATH --model …      [--up-to 131072]
+       llama_cpp.py bench   --libraries PATH --model F.gguf|synthetic:llama-2-13b[:q4_0] [--depth 1024,…]
+                            [--gen 32] [--ragged 512,4096x2]
+       llama_cpp.py longest --libraries PATH --model … [--up-to 131072]
 
-PATH is the npm package's .tgz or an unpacked folder of it (tools/peers/README.md). RAGLAN_RUNNER names what it runs under, as
-lavapipe's vkrun. Every figure has both llama.cpp's own timing (`reported_…`) and the wall clock's. One JSON object at the end.
+PATH is the npm package's .tgz or an unpacked folder of it (tools/peers/README.md). RAGLAN_RUNNER names what it runs
+under, as lavapipe's vkrun. Every figure has both llama.cpp's own timing (`reported_…`) and the wall clock's. One JSON
+object at the end.
 """
 
 import argparse
@@ -39,7 +42,7 @@ def greedy(args, model, rows, clock):
             best, second = heapq.nlargest(2, range(model.vocab_size), key=logits.__getitem__)
             tokens.append(best)
             margins.append(round(logits[best] - logits[second], 5))
-            forced = case.get("follow", [])[len(tokens) - 1: len(tokens)] or [best]
+            forced = case.get("follow", [])[len(tokens) - 1 : len(tokens)] or [best]
             context.decode([(forced[0], len(ids) + len(tokens) - 1, 0)])
         perf = context.perf()
         rows.row(case=index, prompt_ids=list(ids), tokens=tokens, margins=margins, **reported(perf))
@@ -65,7 +68,7 @@ def fill(context, ids, sequence, clock, start=0):
     """Reads `ids` at positions from `start` on, a chunk at a time."""
     for at in range(0, len(ids), context.chunk):
         clock.check()
-        part = ids[at: at + context.chunk]
+        part = ids[at : at + context.chunk]
         context.decode([(token, start + at + index, sequence) for index, token in enumerate(part)])
 
 
@@ -100,10 +103,16 @@ def bench(args, model, rows, clock):
             times.append((time.perf_counter() - began) * 1e3)
         perf = context.perf()
         rows.row(
-            depth=depth, ms_per_token=round(common.median(times), 4), lowest=round(min(times), 4), highest=round(max(times), 4),
+            depth=depth,
+            ms_per_token=round(common.median(times), 4),
+            lowest=round(min(times), 4),
+            highest=round(max(times), 4),
             reported_ms_per_token=round(perf.t_eval_ms / max(perf.n_eval, 1), 4),
-            prompt_tokens=added, prompt_tokens_per_second=round(added / reading, 2) if added else None,
-            reported_prompt_tokens_per_second=round(prompt.n_p_eval / max(prompt.t_p_eval_ms, 1e-6) * 1e3, 2) if added else None,
+            prompt_tokens=added,
+            prompt_tokens_per_second=round(added / reading, 2) if added else None,
+            reported_prompt_tokens_per_second=round(prompt.n_p_eval / max(prompt.t_p_eval_ms, 1e-6) * 1e3, 2)
+            if added
+            else None,
         )
         context.api.llama_memory_seq_rm(context.memory, 0, depth, -1)
     context.close()
@@ -121,16 +130,27 @@ def ragged(args, model, rows, clock, any_ids):
     for index in range(args.gen):
         clock.check()
         began = time.perf_counter()
-        context.decode([(any_ids(1)[0], length + index, sequence) for sequence, length in enumerate(lengths)], every=True)
+        context.decode(
+            [(any_ids(1)[0], length + index, sequence) for sequence, length in enumerate(lengths)], every=True
+        )
         times.append((time.perf_counter() - began) * 1e3)
     step = common.median(times[1:])
-    rows.row(ragged=args.ragged, sequences=len(lengths), ms_per_step=round(step, 4), tokens_per_second=round(len(lengths) / step * 1e3, 2))
+    rows.row(
+        ragged=args.ragged,
+        sequences=len(lengths),
+        ms_per_step=round(step, 4),
+        tokens_per_second=round(len(lengths) / step * 1e3, 2),
+    )
     context.close()
 
 
 def longest(args, model, rows, clock):
-    """Bisects the largest context that is allocated; a crash at one length was told by the parent and counts as too long."""
-    tried = {row["n_ctx"]: row.get("allocated", False) for row in rows.earlier if row["kind"] in ("row", "failure") and "n_ctx" in row}
+    """Bisects the largest context that is allocated; a length at which a child crashed counts as too long."""
+    tried = {
+        row["n_ctx"]: row.get("allocated", False)
+        for row in rows.earlier
+        if row["kind"] in ("row", "failure") and "n_ctx" in row
+    }
     low = max([n for n, good in tried.items() if good], default=0)
     high = min([n for n, good in tried.items() if not good], default=args.up_to + STEP)
     trial = args.up_to if high > args.up_to else (low + high) // 2
@@ -152,34 +172,41 @@ def longest(args, model, rows, clock):
 
 
 def main():
-    parser = common.arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), 420)
+    parser = common.arguments(
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), 420
+    )
     parser.add_argument("what", choices=["greedy", "bench", "longest"])
     parser.add_argument("--libraries", required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--cases", help="a case a line: prompt or token_ids, and what to follow in place of its own choice")
+    parser.add_argument(
+        "--cases", help="a case a line: prompt or token_ids, and what to follow in place of its own choice"
+    )
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--depth", default="1024,4096,16384")
     parser.add_argument("--gen", type=int, default=32)
     parser.add_argument("--ragged")
     parser.add_argument("--up-to", type=int, default=131072)
-    parser.add_argument("--chunk", type=int, default=2048, help="tokens of a batch, llama.cpp's -b [default: %(default)s]")
+    parser.add_argument(
+        "--chunk", type=int, default=2048, help="tokens of a batch, llama.cpp's -b [default: %(default)s]"
+    )
     parser.add_argument("--scratch", help="the folder for a synthetic model's file [default: the system's]")
     args = parser.parse_args()
     if args.what == "greedy" and not args.cases:
         parser.error("greedy needs --cases")
-    rows = common.child_rows()
+    rows, clock = common.child_rows(), common.Clock(args.max_seconds)
     if rows is None:
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # what it said, not where its stack was
         if os.environ.get("RAGLAN_RUNNER"):
-            os.environ.setdefault("GGML_VK_VISIBLE_DEVICES", "0")  # llama.cpp leaves out a software adapter that is not named
+            os.environ.setdefault(
+                "GGML_VK_VISIBLE_DEVICES", "0"
+            )  # llama.cpp leaves out a software adapter that is not named
         with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
             if args.model.startswith("synthetic:"):
                 os.environ["RAGLAN_PEER_MODEL"] = path = os.path.join(scratch, "model.gguf")
                 began = time.perf_counter()
                 size = synthetic_gguf.write(args.model.removeprefix("synthetic:"), path)
                 print(f"  wrote {size} bytes in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-            return common.supervise("llama.cpp, Vulkan", args, restarts=20 if args.what == "longest" else 0)
-    clock = common.Clock(args.max_seconds)
+            return common.supervise("llama.cpp, Vulkan", args, clock, restarts=20 if args.what == "longest" else 0)
     api = Llama(args.libraries)
     rows.facts(version=VERSION, package=PACKAGE, devices=api.devices(), model=args.model)
     if not any(name.startswith("Vulkan") for name, _ in api.devices()):

@@ -3,9 +3,10 @@
 
 usage: transformers_peer.py [--model llama-2-13b] [--depth 1024,4096,…] [--gen 16] [--out F.json] [--max-seconds 400]
 
-The model has the given shapes and random weights in f16, SDPA attention and the default (growing) cache, as a user would have them.
-The cache is filled by reading a prompt in chunks, and goes on to the next depth until one fails; the failure is told word for word.
-Without a CUDA device it runs a tiny model on the CPU, which only shows that the program works.
+The model has the given shapes and random weights in f16, SDPA attention and the default (growing) cache, as a user
+would have them. The cache is filled by reading a prompt in chunks, and goes on to the next depth until one fails; the
+failure is told word for word. Without a CUDA device it runs a tiny model on the CPU, which only shows that the program
+works.
 """
 
 import argparse
@@ -20,9 +21,17 @@ def build(torch, transformers, name, device, dtype):
     """A causal model of the shapes of `name` with random weights, made on the device."""
     hidden, inner, layers, heads, kv_heads, vocab, theta = SHAPES[name]
     config = transformers.LlamaConfig(
-        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=vocab, rope_theta=theta, max_position_embeddings=1 << 20,
-        rms_norm_eps=1e-5, tie_word_embeddings=False, attn_implementation="sdpa",
+        hidden_size=hidden,
+        intermediate_size=inner,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocab,
+        rope_theta=theta,
+        max_position_embeddings=1 << 20,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
     )
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -69,8 +78,14 @@ def curve(args, torch, model, rows, clock, device):
                 forward(any_ids(1)).argmax(-1).item()
                 times.append((time.perf_counter() - began) * 1e3)
             filled += args.gen
-            rows.row(depth=depth, ms_per_token=round(common.median(times), 4), lowest=round(min(times), 4), highest=round(max(times), 4),
-                     prompt_tokens=added, prompt_tokens_per_second=round(added / reading, 2))
+            rows.row(
+                depth=depth,
+                ms_per_token=round(common.median(times), 4),
+                lowest=round(min(times), 4),
+                highest=round(max(times), 4),
+                prompt_tokens=added,
+                prompt_tokens_per_second=round(added / reading, 2),
+            )
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
             rows.failure("depth", f"{type(error).__name__}: {error}", depth=depth, reached=filled)
             break
@@ -78,26 +93,33 @@ def curve(args, torch, model, rows, clock, device):
 
 
 def main():
-    parser = common.arguments(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), 400)
+    parser = common.arguments(
+        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter), 400
+    )
     parser.add_argument("--model", default="llama-2-13b", choices=list(SHAPES))
     parser.add_argument("--depth", default="1024,4096,8192,16384,32768,49152,57344,61440,65536,69632,71680")
     parser.add_argument("--gen", type=int, default=16)
-    parser.add_argument("--chunk", type=int, default=2048, help="tokens of the prompt that are read at once [default: %(default)s]")
+    parser.add_argument(
+        "--chunk", type=int, default=2048, help="tokens of the prompt that are read at once [default: %(default)s]"
+    )
     args = parser.parse_args()
-    rows = common.child_rows()
+    rows, clock = common.child_rows(), common.Clock(args.max_seconds)
     if rows is None:
-        return common.supervise("Hugging Face transformers", args)
-    clock = common.Clock(args.max_seconds)
+        return common.supervise("Hugging Face transformers", args, clock)
     rows.begin("importing transformers")
     import torch
     import transformers
+
     cuda = torch.cuda.is_available()
     device, dtype = ("cuda", torch.float16) if cuda else ("cpu", torch.float32)
     name = args.model if cuda else "tiny"
     if not cuda:
         args.depth, args.gen = "64,128", 4
-    rows.facts(version=f"transformers {transformers.__version__}, torch {torch.__version__}", model=f"{name}, random weights",
-               device=torch.cuda.get_device_name(0) if cuda else "CPU, a tiny model: says nothing about speed")
+    rows.facts(
+        version=f"transformers {transformers.__version__}, torch {torch.__version__}",
+        model=f"{name}, random weights",
+        device=torch.cuda.get_device_name(0) if cuda else "CPU, a tiny model: says nothing about speed",
+    )
     rows.begin("making the model")
     with torch.inference_mode():
         try:

@@ -16,7 +16,10 @@ class Raglan:
     def __init__(self, binary):
         self.binary = os.path.abspath(binary)
         if not os.path.isfile(self.binary):
-            sys.exit(f"gpu-record: there is no {binary}: cargo build --release && strip target/release/raglan, or name it by --binary")
+            sys.exit(
+                f"gpu-record: there is no {binary}: cargo build --release && strip target/release/raglan, "
+                "or name it by --binary"
+            )
         self.runner = shlex.split(os.environ.get("RAGLAN_RUNNER", ""))
         self.sha256 = digest(self.binary)
         self.version = self.say("--version")
@@ -27,7 +30,9 @@ class Raglan:
 
     def say(self, *arguments):
         try:
-            done = subprocess.run(self.runner + [self.binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120)
+            done = subprocess.run(
+                self.runner + [self.binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120
+            )
         except (OSError, subprocess.TimeoutExpired):
             return ""
         return done.stdout.decode("utf-8", "replace").strip()
@@ -65,9 +70,16 @@ def tree_bytes(root):
 def print_size(root, binary):
     """Prints what the tree and the binary weigh; 1 if that is over what may be carried."""
     tree, program = tree_bytes(root), os.path.getsize(binary) if os.path.isfile(binary) else 0
-    mib = lambda count: f"{count / (1 << 20):.1f} MiB"
     total = (tree or 0) + program
+    known = mib(tree) if tree is not None else "unknown (not a git work tree)"
     fits = total <= CARRIED << 20
-    print(f"gpu-record: working tree {mib(tree) if tree is not None else 'unknown (not a git work tree)'}, binary {mib(program)}"
-          + f", together {mib(total)} of {CARRIED}" + ("" if fits else ": TOO LARGE; is the binary stripped?"), flush=True)
+    verdict = "" if fits else ": TOO LARGE; is the binary stripped?"
+    print(
+        f"gpu-record: working tree {known}, binary {mib(program)}, together {mib(total)} of {CARRIED}{verdict}",
+        flush=True,
+    )
     return 0 if fits else 1
+
+
+def mib(count):
+    return f"{count / (1 << 20):.1f} MiB"

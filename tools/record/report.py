@@ -11,17 +11,54 @@ from run import read_archive
 
 WORDS = 1500  # characters of a failure's words that the page shows; the JSON file has all that was kept
 ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch"]
-BARS = 80     # of the plot of kernels
-ROWS = 150    # of a table; the JSON file has all
+BARS = 80  # of the plot of kernels
+HEADER = (
+    "adapter",
+    "driver",
+    "date",
+    "command",
+    "version",
+    "is_software",
+)  # of a result: the page has them at its head
+ROWS = 150  # of a table; the JSON file has all
 # The columns of rows that have any of these; other rows show all their plain fields.
-TEST = ["model", "test", "ms_per_token", "ms_per_token_min", "ms_per_token_max", "tokens_per_s", "gb_per_s", "tflop_per_s",
-        "share_of_read", "limit_ms_per_token", "time_over_limit", "drain_ms_per_token", "dispatches_per_step", "error"]
-KERNEL = ["model", "rows", "depth", "op", "kernel", "shape", "us", "us_min", "us_max", "gb_per_s", "tflop_per_s",
-          "limit_us", "share_of_limit", "drain_us", "error"]
+TEST = [
+    "model",
+    "test",
+    "ms_per_token",
+    "ms_per_token_min",
+    "ms_per_token_max",
+    "tokens_per_s",
+    "gb_per_s",
+    "tflop_per_s",
+    "share_of_read",
+    "limit_ms_per_token",
+    "time_over_limit",
+    "drain_ms_per_token",
+    "dispatches_per_step",
+    "error",
+]
+KERNEL = [
+    "model",
+    "rows",
+    "depth",
+    "op",
+    "kernel",
+    "shape",
+    "us",
+    "us_min",
+    "us_max",
+    "gb_per_s",
+    "tflop_per_s",
+    "limit_us",
+    "share_of_limit",
+    "drain_us",
+    "error",
+]
 
 
 def write(paths, results):
-    """Writes `<results>/<adapter>/<date>.…` from every archive in the folders (or files) of `paths`; 1 where there is none."""
+    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files; 1 where there is none."""
     found = archives(paths)
     if not found:
         print(f"gpu-record: no archive of a stage in {', '.join(paths)}")
@@ -30,8 +67,16 @@ def write(paths, results):
     folder = os.path.join(results, record["folder"])
     os.makedirs(folder, exist_ok=True)
     stem = free_stem(folder, record["date"])
-    plots = {f"{stem}-{name}.svg": text for name, text in (("depth", depth_plot(record)), ("kernels", kernel_plot(record))) if text}
-    for name, text in {**plots, f"{stem}.json": json.dumps(record, indent=1) + "\n", f"{stem}.md": page(record, plots)}.items():
+    plots = {
+        f"{stem}-{name}.svg": text
+        for name, text in (("depth", depth_plot(record)), ("kernels", kernel_plot(record)))
+        if text
+    }
+    for name, text in {
+        **plots,
+        f"{stem}.json": json.dumps(record, indent=1) + "\n",
+        f"{stem}.md": page(record, plots),
+    }.items():
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text)
         print(f"gpu-record: wrote {os.path.join(folder, name)}")
@@ -48,7 +93,9 @@ def archives(paths):
             facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
             if facts.get("stage"):
                 found[facts["stage"]] = (facts, files)
-    return sorted(found.values(), key=lambda pair: ORDER.index(pair[0]["stage"]) if pair[0]["stage"] in ORDER else len(ORDER))
+    return sorted(
+        found.values(), key=lambda pair: ORDER.index(pair[0]["stage"]) if pair[0]["stage"] in ORDER else len(ORDER)
+    )
 
 
 def merge(found):
@@ -65,9 +112,13 @@ def merge(found):
             steps.append({**step, "result": trimmed(result)})
         stages.append({"stage": facts["stage"], "date": facts["date"], "sha256": facts["sha256"], "steps": steps})
     return {
-        "adapter": adapter.get("name", "unknown"), "driver": f"{adapter.get('driver', '')} {adapter.get('driver_info', '')}".strip(),
+        "adapter": adapter.get("name", "unknown"),
+        "driver": f"{adapter.get('driver', '')} {adapter.get('driver_info', '')}".strip(),
         "folder": "lavapipe" if "llvmpipe" in adapter.get("name", "") else slug(adapter.get("name", "unknown")),
-        "date": newest["date"], "version": newest["version"], "software": software, "stages": stages,
+        "date": newest["date"],
+        "version": newest["version"],
+        "software": software,
+        "stages": stages,
     }
 
 
@@ -83,13 +134,20 @@ def slug(name):
 
 def free_stem(folder, date):
     """The date, or the date and `-run` where a page of that date was written by hand."""
-    by_hand = os.path.exists(os.path.join(folder, f"{date}.md")) and not os.path.exists(os.path.join(folder, f"{date}.json"))
+    by_hand = os.path.exists(os.path.join(folder, f"{date}.md")) and not os.path.exists(
+        os.path.join(folder, f"{date}.json")
+    )
     return f"{date}-run" if by_hand else date
 
 
 def results(record):
     """(stage, step, result) of every step that printed an object."""
-    return [(stage["stage"], step["name"], step["result"]) for stage in record["stages"] for step in stage["steps"] if step["result"]]
+    return [
+        (stage["stage"], step["name"], step["result"])
+        for stage in record["stages"]
+        for step in stage["steps"]
+        if step["result"]
+    ]
 
 
 def depth_plot(record):
@@ -100,27 +158,42 @@ def depth_plot(record):
 
 def kernel_plot(record):
     """Bars of what each kernel reached of its limit."""
-    return svg.bars(f"Reached, as a share of the limit, by kernel, {record['adapter']}", figures.shares(results(record))[:BARS])
+    return svg.bars(
+        f"Reached, as a share of the limit, by kernel, {record['adapter']}", figures.shares(results(record))[:BARS]
+    )
 
 
 def page(record, plots):
-    out = [f"# {record['adapter']}, {record['date']}", "",
-           f"{record['version']}; driver {record['driver'] or 'unknown'}. Written by `tools/gpu-record report` from one run's archives.", ""]
+    driver = record["driver"] or "unknown"
+    out = [f"# {record['adapter']}, {record['date']}", ""]
+    out += [f"{record['version']}; driver {driver}. Written by `tools/gpu-record report` from one run's archives.", ""]
     if record["software"]:
-        out += ["**Software Vulkan: this shows that the commands work and what they print. Its times say nothing about a GPU's speed.**", ""]
+        out += ["**Software Vulkan: it shows that the commands work. Its times say nothing about a GPU's speed.**", ""]
     out += ["| stage | command | ended | seconds |", "| --- | --- | --- | --- |"]
     for stage in record["stages"]:
         for step in stage["steps"]:
-            ended = "done" if step["ended"] == 0 else str(step["ended"]) if step["ended"] == "skipped" else f"**{step['ended']}**"
-            out.append(f"| {stage['stage']} | `{cell(step['command'])}` | {ended} | {step['seconds']:.0f} |")
+            command = cell(step["command"].replace("{seconds}", "…"))
+            ended = {0: "done", "skipped": "skipped"}.get(step["ended"], f"**{step['ended']}**")
+            out.append(f"| {stage['stage']} | `{command}` | {ended} | {step['seconds']:.0f} |")
     out.append("")
     if not record["software"]:
         out += ["## Wanted and met", "", "| what | wanted | met |", "| --- | --- | --- |"]
         out += [f"| {what} | {aim} | {met} |" for what, aim, met in figures.wanted(results(record))]
         out.append("")
-    out += [line for name in plots for line in (f"![{'Time a token over context length' if 'depth' in name else 'Share of the limit by kernel'}]({name})", "")]
+    out += [
+        line
+        for name in plots
+        for line in (
+            f"![{'Time a token over context length' if 'depth' in name else 'Share of the limit by kernel'}]({name})",
+            "",
+        )
+    ]
     for head, rows in figures.beside(results(record)):
-        out += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)] + ["| " + " | ".join(row) + " |" for row in rows] + [""]
+        out += (
+            ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+            + ["| " + " | ".join(row) + " |" for row in rows]
+            + [""]
+        )
     for stage in record["stages"]:
         out += [f"## {stage['stage']}", ""]
         for step in stage["steps"]:
@@ -132,11 +205,18 @@ def section(step):
     """A step's words if it failed, and its figures as tables."""
     out = []
     if step["ended"] not in (0, "skipped"):
-        out += [f"`{step['name']}` ended with {step['ended']}:", "", "```text", step["words"].strip()[-WORDS:].replace("```", "'''"), "```", ""]
+        out += [
+            f"`{step['name']}` ended with {step['ended']}:",
+            "",
+            "```text",
+            step["words"].strip()[-WORDS:].replace("```", "'''"),
+            "```",
+            "",
+        ]
     elif step["ended"] == "skipped":
         out += [f"`{step['name']}`: {step['words']}.", ""]
     result = step["result"]
-    plain = {key: value for key, value in result.items() if not isinstance(value, (list, dict)) and key not in ("adapter", "driver", "date", "command")}
+    plain = {key: value for key, value in result.items() if not isinstance(value, (list, dict)) and key not in HEADER}
     if plain:
         out += [f"`{step['name']}`: " + ", ".join(f"{key} {show(value)}" for key, value in plain.items()), ""]
     for key, value in result.items():
@@ -151,7 +231,13 @@ def table(rows):
     """Rows of objects as tables of the fields that are no lists, grouped by which fields they have."""
     out, groups = [], {}
     for row in rows:
-        columns = TEST if "test" in row else KERNEL if "op" in row else [key for key in row if not isinstance(row[key], (list, dict))]
+        columns = (
+            TEST
+            if "test" in row
+            else KERNEL
+            if "op" in row
+            else [key for key in row if not isinstance(row[key], (list, dict))]
+        )
         groups.setdefault(tuple(columns), []).append(row)
     for columns, group in groups.items():
         columns = [column for column in columns if any(row.get(column) is not None for row in group)]
@@ -166,7 +252,14 @@ def failures(rows):
     out = []
     for row in rows:
         where = ", ".join(f"{key} {value}" for key, value in row.items() if key != "words")
-        out += [f"Failed: {where}:", "", "```text", row.get("words", "").strip()[-WORDS:].replace("```", "'''"), "```", ""]
+        out += [
+            f"Failed: {where}:",
+            "",
+            "```text",
+            row.get("words", "").strip()[-WORDS:].replace("```", "'''"),
+            "```",
+            "",
+        ]
     return out
 
 

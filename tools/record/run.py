@@ -12,23 +12,26 @@ import time
 
 from machine import parse
 
-WORDS = 6000               # characters kept of what a failed command said
-ARCHIVE_BYTES = 16 << 20   # an archive at most
-FILE_BYTES = 4 << 20       # of a file in it: the end of a log, or nothing of a JSON file that is larger
-GRACE_SECONDS = 15         # after its own --max-seconds, before a command is killed; a tenth of a short stage
-LEAST_SECONDS = 20         # what a command needs to be worth beginning
+WORDS = 6000  # characters kept of what a failed command said
+ARCHIVE_BYTES = 16 << 20  # an archive at most
+FILE_BYTES = 4 << 20  # of a file in it: the end of a log, or nothing of a JSON file that is larger
+GRACE_SECONDS = 15  # after its own --max-seconds, before a command is killed; a tenth of a short stage
+LEAST_SECONDS = 20  # what a command needs to be worth beginning
 
 
 class Step:
-    """One command (raglan's binary alone runs under the runner): its standard output is kept as `<name>.json` or `.txt`, its errors as
-    `.log`, and files that it made in its folder as `<name>.<file>`. `missing` says why it cannot run."""
+    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` the command's limit: its standard
+    output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder as
+    `<name>.<file>`. `missing` says why it cannot run.
+    """
 
     def __init__(self, name, command, seconds, missing=None):
         self.name, self.command, self.seconds, self.missing = name, command, seconds, missing
 
     def shown(self):
         """The command as a reader would give it."""
-        return " ".join(os.path.basename(part) if part.startswith("/") else part for part in self.command)
+        words = (os.path.basename(part) if part.startswith("/") else part for part in self.command)
+        return " ".join(words).replace("{raglan}", "raglan")
 
 
 class Stage:
@@ -52,15 +55,21 @@ def run(stages, raglan, args):
 
 
 def run_stage(stage, raglan, args, seconds):
-    """Runs what the stage's archive does not have yet, and rewrites the archive after every step; returns the steps not done."""
+    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps not done."""
     archive = os.path.join(args.out, f"{stage.name}.tar.gz")
     earlier = {} if args.force else first_archive([args.out, *args.earlier], stage.name)
     facts = parse(earlier.get("stage.json", b"").decode("utf-8", "replace"))
     if facts.get("sha256") != raglan.sha256:
         earlier, facts = {}, {}
     done = {step["name"]: step for step in facts.get("steps", []) if step.get("ended") == 0}
-    record = {"stage": stage.name, "date": time.strftime("%Y-%m-%d"), "sha256": raglan.sha256, "version": raglan.version,
-              "adapter": raglan.chosen, "steps": []}
+    record = {
+        "stage": stage.name,
+        "date": time.strftime("%Y-%m-%d"),
+        "sha256": raglan.sha256,
+        "version": raglan.version,
+        "adapter": raglan.chosen,
+        "steps": [],
+    }
     files, began = {}, time.monotonic()
     for step in stage.steps:
         kept = done.get(step.name)
@@ -71,7 +80,11 @@ def run_stage(stage, raglan, args, seconds):
         else:
             grace = min(GRACE_SECONDS, seconds / 10)
             limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
-            row, made = run_step(step, raglan, limit, grace) if limit > min(LEAST_SECONDS, args.stage_seconds / 4) else unrun(step)
+            row, made = (
+                run_step(step, raglan, limit, grace)
+                if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
+                else unrun(step)
+            )
             how = "done" if row["ended"] == 0 else f"{row['ended']}: {row['words'].strip()[-400:]}"
             print(f"gpu-record: {stage.name}/{step.name}: {row['seconds']:.0f} s, {how}", flush=True)
             record["steps"].append(row)
@@ -83,20 +96,26 @@ def run_stage(stage, raglan, args, seconds):
 def unrun(step):
     """The row of a step that did not run."""
     if step.missing:
-        return {"name": step.name, "command": step.shown(), "ended": "skipped", "seconds": 0.0, "words": step.missing}, {}
+        return {
+            "name": step.name,
+            "command": step.shown(),
+            "ended": "skipped",
+            "seconds": 0.0,
+            "words": step.missing,
+        }, {}
     words = "the time of this stage, or of this run, was over before it began"
     return {"name": step.name, "command": step.shown(), "ended": "no time", "seconds": 0.0, "words": words}, {}
 
 
 def run_step(step, raglan, limit, grace):
-    """What the step did, and the files that it leaves. `{seconds}` in its command becomes its own limit."""
+    """What the step did, and the files that it leaves."""
     if step.missing:
         return unrun(step)
     row = {"name": step.name, "command": step.shown()}
     with tempfile.TemporaryDirectory() as folder:
         command = [part.replace("{seconds}", str(int(limit))) for part in step.command]
-        if command[0] == raglan.binary:
-            command = raglan.runner + command
+        if command[0] == "{raglan}":
+            command = [*raglan.runner, raglan.binary, *command[1:]]
         began = time.monotonic()
         with open(os.path.join(folder, "stdout"), "w+b") as out, open(os.path.join(folder, "stderr"), "w+b") as errors:
             row["ended"] = wait(command, folder, out, errors, limit + grace)
@@ -117,7 +136,9 @@ def run_step(step, raglan, limit, grace):
 def wait(command, folder, out, errors, seconds):
     """The exit code, or words for any other end. The whole process group goes when the time is over."""
     try:
-        child = subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True)
+        child = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+        )
     except OSError as error:
         errors.write(str(error).encode())
         return "not started"
@@ -155,7 +176,9 @@ def read_archive(path):
     """Name to bytes of every file; empty where the archive is broken."""
     try:
         with tarfile.open(path) as archive:
-            return {member.name: archive.extractfile(member).read() for member in archive.getmembers() if member.isfile()}
+            return {
+                member.name: archive.extractfile(member).read() for member in archive.getmembers() if member.isfile()
+            }
     except (OSError, tarfile.TarError, EOFError) as error:
         print(f"gpu-record: {path}: {error}; taken as absent", file=sys.stderr)
         return {}
