@@ -57,7 +57,10 @@ impl Rig {
     fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("calls")).unwrap_or_default();
         let _ = fs::remove_file(self.path("calls"));
-        text.lines().filter(|line| !line.starts_with("--version") && !line.starts_with("devices")).map(str::to_owned).collect()
+        text.lines()
+            .filter(|line| !line.starts_with("--version") && !line.starts_with("devices"))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The report's JSON and page.
@@ -66,7 +69,8 @@ impl Rig {
         let out = self.path("out");
         let done = self.run(&["report", out.to_str().unwrap(), "--results", results.to_str().unwrap()]);
         assert!(done.status.success(), "{}", said(&done));
-        let written: Vec<_> = fs::read_dir(results.join("stand-in-gpu")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let written: Vec<_> =
+            fs::read_dir(results.join("stand-in-gpu")).unwrap().map(|entry| entry.unwrap().path()).collect();
         let read = |extension: &str| {
             let found = written.iter().find(|path| path.extension().is_some_and(|met| met == extension));
             fs::read_to_string(found.unwrap_or_else(|| panic!("no .{extension} in {written:?}"))).unwrap()
