@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 
 from run import Stage, Step
 
@@ -225,8 +226,9 @@ def torch(root, of, args):
 
 
 def scratch():
-    """Where tens of gigabytes can be written soonest."""
-    return ["--scratch", "/dev/shm"] if os.path.isdir("/dev/shm") else []
+    """Memory for a peer's weights where there is room for a 13B model at f16; else the system's folder is taken."""
+    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 32 << 30
+    return ["--scratch", "/dev/shm"] if room else []
 
 
 def slug(name):
