@@ -14,15 +14,17 @@ from machine import parse
 
 WORDS = 6000  # characters kept of what a failed command said
 ARCHIVE_BYTES = 16 << 20  # an archive at most
-FILE_BYTES = 4 << 20  # of a file in it: the end of a log, or nothing of a JSON file that is larger
+FILE_BYTES = 12 << 20  # kept of a file, from its end
+TOLD = 0.85  # of a command's limit is what it is told: it ends what it has begun
 GRACE_SECONDS = 15  # after its own --max-seconds, before a command is killed; a tenth of a short stage
 LEAST_SECONDS = 20  # what a command needs to be worth beginning
 
 
 class Step:
-    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` the command's limit: its standard
-    output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder as
-    `<name>.<file>`. `missing` says why it cannot run.
+    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` what it is told of its limit.
+
+    Its standard output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder
+    as `<name>.<file>`. `missing` says why it cannot run.
     """
 
     def __init__(self, name, command, seconds, missing=None):
@@ -113,7 +115,7 @@ def run_step(step, raglan, limit, grace):
         return unrun(step)
     row = {"name": step.name, "command": step.shown()}
     with tempfile.TemporaryDirectory() as folder:
-        command = [part.replace("{seconds}", str(int(limit))) for part in step.command]
+        command = [part.replace("{seconds}", str(int(limit * TOLD))) for part in step.command]
         if command[0] == "{raglan}":
             command = [*raglan.runner, raglan.binary, *command[1:]]
         began = time.monotonic()

@@ -6,7 +6,7 @@ import shutil
 
 from run import Stage, Step
 
-# What a run of one size measures. The last depths are apart, since some of them may not fit: a depth that does not has a
+# What a run of one size measures. The last depths are apart, since some of them may not fit: one that does not has a
 # row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
 FULL = {
     "kernels": {
