@@ -96,8 +96,8 @@ def child_rows():
     return Rows(path) if path else None
 
 
-def supervise(peer, args, clock, restarts=0):
-    """Runs this program as a child under `RAGLAN_RUNNER` (if set) until the clock's end, and writes `args.out`.
+def supervise(peer, args, clock, runner="", restarts=0):
+    """Runs this program as a child, under the command `runner` if any, until the clock's end, and writes `args.out`.
 
     A child that dies is told as a failure with its exit and the last words of its standard error, and is started again
     up to `restarts` times; it finds the earlier rows in `Rows.earlier`. Returns the exit code: 0 if there is any row.
@@ -105,8 +105,7 @@ def supervise(peer, args, clock, restarts=0):
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "rows.jsonl")
         rows = Rows(path)
-        runner = os.environ.get("RAGLAN_RUNNER", "").split()
-        command = runner + [sys.executable, os.path.abspath(sys.argv[0])] + sys.argv[1:]
+        command = runner.split() + [sys.executable, os.path.abspath(sys.argv[0])] + sys.argv[1:]
         environment = {**os.environ, ROWS: path, END: str(clock.end), "PYTHONUNBUFFERED": "1"}
         for _ in range(restarts + 1):
             ended, words = run_child(command, environment, clock.left() + LATE_SECONDS)

@@ -196,7 +196,8 @@ def main():
     rows, clock = common.child_rows(), common.Clock(args.max_seconds)
     if rows is None:
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # what it said, not where its stack was
-        if os.environ.get("RAGLAN_RUNNER"):
+        runner = os.environ.get("RAGLAN_RUNNER", "")
+        if runner:
             os.environ.setdefault(
                 "GGML_VK_VISIBLE_DEVICES", "0"
             )  # llama.cpp leaves out a software adapter that is not named
@@ -206,7 +207,9 @@ def main():
                 began = time.perf_counter()
                 size = synthetic_gguf.write(args.model.removeprefix("synthetic:"), path)
                 print(f"  wrote {size} bytes in {time.perf_counter() - began:.1f} s", file=sys.stderr)
-            return common.supervise("llama.cpp, Vulkan", args, clock, restarts=20 if args.what == "longest" else 0)
+            return common.supervise(
+                "llama.cpp, Vulkan", args, clock, runner, restarts=20 if args.what == "longest" else 0
+            )
     api = Llama(args.libraries)
     rows.facts(version=VERSION, package=PACKAGE, devices=api.devices(), model=args.model)
     if not any(name.startswith("Vulkan") for name, _ in api.devices()):
