@@ -42,8 +42,8 @@ class Clock:
 class Rows:
     """The rows of this run. `facts` describe the peer, `row` is a figure, `begin` names what may fail next."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, told=sys.stderr):
+        self.path, self.told = path, told
         self.earlier = read_rows(path)
 
     def write(self, kind, fields):
@@ -55,19 +55,15 @@ class Rows:
 
     def row(self, **fields):
         self.write("row", fields)
-        print(
-            "  "
-            + ", ".join(f"{key} {show(value)}" for key, value in fields.items() if not isinstance(value, (list, dict))),
-            file=sys.stderr,
-            flush=True,
-        )
+        words = [f"{key} {show(value)}" for key, value in fields.items() if not isinstance(value, (list, dict))]
+        print("  " + ", ".join(words), file=self.told, flush=True)
 
     def begin(self, what, **fields):
         self.write("begin", {"what": what, **fields})
 
     def failure(self, what, words, **fields):
         self.write("failure", {"what": what, "words": str(words)[-WORDS:], **fields})
-        print(f"  failed: {what}: {str(words)[-300:]}", file=sys.stderr, flush=True)
+        print(f"  failed: {what}: {str(words)[-300:]}", file=self.told, flush=True)
 
 
 def show(value):
@@ -93,7 +89,7 @@ def read_rows(path):
 def child_rows():
     """The rows of this process where it is the child of `supervise`, else None."""
     path = os.environ.get(ROWS)
-    return Rows(path) if path else None
+    return Rows(path, sys.stdout) if path else None
 
 
 def supervise(peer, args, clock, runner="", restarts=0):
@@ -140,16 +136,17 @@ def supervise(peer, args, clock, runner="", restarts=0):
 def run_child(command, environment, seconds):
     """How the child ended (an exit code, or the words for a signal or the limit), and the end of what it said."""
     with tempfile.TemporaryFile() as errors:
-        child = subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
+        # In this program's process group, so that who ends that ends the child too.
+        child = subprocess.Popen(command, env=environment, stdout=sys.stderr.fileno(), stderr=errors)
         try:
             code = child.wait(timeout=max(seconds, 1))
             ended = code if code >= 0 else f"signal {signal.Signals(-code).name}"
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+            child.kill()
             child.wait()
             ended = "killed at the time limit"
         except BaseException:
-            os.killpg(child.pid, signal.SIGKILL)
+            child.kill()
             raise
         errors.seek(0)
         words = errors.read().decode("utf-8", "replace")

@@ -9,6 +9,7 @@ import svg
 from machine import parse
 from run import read_archive
 
+QUOTES = 3 * "'"  # in place of what would end a block of words
 WORDS = 1500  # characters of a failure's words that the page shows; the JSON file has all that was kept
 ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch"]
 BARS = 80  # of the plot of kernels
@@ -205,14 +206,7 @@ def section(step):
     """A step's words if it failed, and its figures as tables."""
     out = []
     if step["ended"] not in (0, "skipped"):
-        out += [
-            f"`{step['name']}` ended with {step['ended']}:",
-            "",
-            "```text",
-            step["words"].strip()[-WORDS:].replace("```", "'''"),
-            "```",
-            "",
-        ]
+        out += [f"`{step['name']}` ended with {step['ended']}:", "", *quoted(step["words"])]
     elif step["ended"] == "skipped":
         out += [f"`{step['name']}`: {step['words']}.", ""]
     result = step["result"]
@@ -249,18 +243,19 @@ def table(rows):
 
 
 def failures(rows):
-    out = []
+    """What failed, by what it said: its words once, and all that ended with them."""
+    said = {}
     for row in rows:
         where = ", ".join(f"{key} {value}" for key, value in row.items() if key != "words")
-        out += [
-            f"Failed: {where}:",
-            "",
-            "```text",
-            row.get("words", "").strip()[-WORDS:].replace("```", "'''"),
-            "```",
-            "",
-        ]
+        said.setdefault(row.get("words", "").strip(), []).append(where)
+    out = []
+    for words, wheres in said.items():
+        out += [f"Failed: {'; '.join(wheres)}:", "", *quoted(words)]
     return out
+
+
+def quoted(words):
+    return ["```text", words.strip()[-WORDS:].replace("```", QUOTES), "```", ""]
 
 
 def show(value):
