@@ -246,7 +246,8 @@ def failures(rows):
     """What failed, by what it said: its words once, and all that ended with them."""
     said = {}
     for row in rows:
-        where = ", ".join(f"{key} {value}" for key, value in row.items() if key != "words")
+        more = [f"{key} {value}" for key, value in row.items() if key not in ("words", "what")]
+        where = ", ".join([str(row.get("what", "")), *more])
         said.setdefault(row.get("words", "").strip(), []).append(where)
     out = []
     for words, wheres in said.items():
