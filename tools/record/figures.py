@@ -27,15 +27,13 @@ def curves(results):
     """(who, model) to the points of its depth curve: depth, ms a token, and the limit's where it has one."""
     found = {}
     for result, row in rows_of(results, "depth", "peer-llama", "peer-torch"):
-        if (
-            row.get("ms_per_token") is not None
-            and row.get("depth") is not None
-            and row.get("batch", 1) == 1
-            and row.get("kind") != "prefill"
-        ):
+        elsewhere = str(result.get("device", "")).startswith("CPU")
+        alone = row.get("batch", 1) == 1 and row.get("kind") != "prefill"
+        if alone and not elsewhere and row.get("depth") is not None and row.get("ms_per_token") is not None:
             who = (result.get("peer", "raglan"), plain(row.get("model") or result.get("model")))
-            found.setdefault(who, []).append((row["depth"], row["ms_per_token"], row.get("limit_ms_per_token")))
-    return {who: sorted(points) for who, points in found.items()}
+            # A depth that was measured again, for another purpose, does not count.
+            found.setdefault(who, {}).setdefault(row["depth"], (row["ms_per_token"], row.get("limit_ms_per_token")))
+    return {who: [(depth, *of[depth]) for depth in sorted(of)] for who, of in found.items()}
 
 
 def lines(results):
