@@ -119,7 +119,7 @@ def supervise(peer, args, clock, runner="", restarts=0):
     report = {
         "peer": peer,
         "date": datetime.date.today().isoformat(),
-        "command": " ".join([os.path.basename(sys.argv[0])] + sys.argv[1:]),
+        "command": " ".join(os.path.basename(word) if os.path.isabs(word) else word for word in sys.argv),
         **{key: value for facts in of("facts") for key, value in facts.items()},
         "rows": of("row"),
         "failures": of("failure"),

@@ -124,9 +124,11 @@ def merge(found):
 
 
 def trimmed(result):
-    """A result without what a record need not keep: the list of tests that passed."""
-    tests = result.get("tests")
-    return {**result, "tests": [test for test in tests if not test.get("ok")]} if isinstance(tests, list) else result
+    """A result without what a record need not keep: the tests that passed, and its command, which the step has."""
+    kept = {key: value for key, value in result.items() if key != "command"}
+    if isinstance(kept.get("tests"), list):
+        kept["tests"] = [test for test in kept["tests"] if not test.get("ok")]
+    return kept
 
 
 def slug(name):
@@ -153,15 +155,18 @@ def results(record):
 
 def depth_plot(record):
     """Milliseconds a token over depth: measured, the limit, and the peers of the same run."""
-    title = f"Time a token over context length, {record['adapter']}"
+    title = f"Time a token over context length, {where(record)}"
     return svg.lines(title, "tokens in the context", "ms a token", figures.lines(results(record))[:8])
 
 
 def kernel_plot(record):
     """Bars of what each kernel reached of its limit."""
-    return svg.bars(
-        f"Reached, as a share of the limit, by kernel, {record['adapter']}", figures.shares(results(record))[:BARS]
-    )
+    return svg.bars(f"Share of the limit by kernel, {where(record)}", figures.shares(results(record))[:BARS])
+
+
+def where(record):
+    """The adapter, as a picture that is shown alone must name it."""
+    return record["adapter"] + (": says nothing about a GPU" if record["software"] else "")
 
 
 def page(record, plots):
