@@ -5,8 +5,8 @@ use raglan::batch::StepLimits;
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::plan::{AttentionShape, Numerics, Planner};
-use raglan::shaders::matmul::{self, LinearParams};
-use raglan::shaders::{Part, Variant, WeightFormat, matvec};
+use raglan::shaders::linear::LinearParams;
+use raglan::shaders::{Part, Variant, WeightFormat, matmul, matvec};
 use std::time::Instant;
 
 /// Columns and inner columns: SmolLM2-135M's gate over up.
@@ -76,17 +76,23 @@ fn measure(
         first_col: 0,
         out_stride: cols as u32,
         bias: 0,
+        add: 0,
+        activation: 0,
     };
     let choice = planner.linear(rows, cols, inner);
     let is_matvec = std::ptr::eq(choice.kernel, &matvec::KERNEL);
     let reduce = if gpu.limits().subgroups { Part::ReduceSubgroup } else { Part::ReduceShared };
-    let parts = [Part::Weight(format), act, reduce];
+    let weight_part = Part::Weight(format);
     let workgroups = if is_matvec {
         matvec::workgroups(&params, &choice.schedule)
     } else {
         matmul::workgroups(&params, &choice.schedule)
     };
-    let variant: Variant = choice.kernel.variant(&parts[..if is_matvec { 3 } else { 2 }], choice.schedule);
+    let variant: Variant = if is_matvec {
+        choice.kernel.variant(&[weight_part, act, reduce, Part::EpiloguePlain], choice.schedule)
+    } else {
+        choice.kernel.variant(&[weight_part, act, Part::EpiloguePlain], choice.schedule)
+    };
     let buffers = [&weight, &weight, &x, &absent, &out];
 
     let ring = gpu.step_ring(2, 16, 16)?;

@@ -11,6 +11,7 @@ mod buffer;
 mod disk_cache;
 mod fault;
 mod memory;
+mod open;
 mod pipelines;
 mod readback;
 mod recorder;
@@ -44,10 +45,15 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Bounds checks, loop bounds and zeroed workgroup memory in every kernel: slow, for tests.
     pub runtime_checks: bool,
+    /// Leave the driver's own checks of buffer accesses on, as wgpu does. Kernels stay within their buffers, which the tests show
+    /// with checks of their own, so that these only cost time; without them a kernel that is wrong can lose the adapter.
+    pub robust_access: bool,
     /// Use f16 where the adapter has it.
     pub allow_f16: bool,
     /// Use subgroup operations where the adapter has them.
     pub allow_subgroups: bool,
+    /// Use cooperative matrices where the adapter has them, and f16 and subgroups are allowed.
+    pub allow_coop: bool,
     /// Where compiled pipelines are kept between runs, if anywhere.
     pub cache_dir: Option<PathBuf>,
     /// Bind no more than this at once, as an adapter with smaller bindings does: for tests.
@@ -61,8 +67,10 @@ impl Default for GpuOptions {
         GpuOptions {
             adapter: None,
             runtime_checks: false,
+            robust_access: true,
             allow_f16: true,
             allow_subgroups: true,
+            allow_coop: true,
             cache_dir: None,
             max_binding_bytes: None,
             max_memory_bytes: None,
@@ -79,6 +87,7 @@ struct Inner {
     summary: AdapterSummary,
     choice_reason: String,
     limits: AdapterLimits,
+    robust_access: bool,
     faults: Arc<fault::Faults>,
     pipelines: pipelines::Pipelines,
     bind_groups: bind_groups::BindGroups,
@@ -164,23 +173,31 @@ impl Gpu {
             return Err(Error::MissingFeature { adapter: summary.name, feature });
         }
 
-        let mut limits = summary.kernel_limits(options.allow_f16, options.allow_subgroups);
+        let mut limits = summary.kernel_limits(options);
         limits.max_binding_bytes = limits.max_binding_bytes.min(options.max_binding_bytes.unwrap_or(u64::MAX));
         let wish = Features::IMMEDIATES
             | Features::TIMESTAMP_QUERY
             | Features::TIMESTAMP_QUERY_INSIDE_PASSES
             | Features::PIPELINE_CACHE
             | if limits.shader_f16 { Features::SHADER_F16 } else { Features::empty() }
-            | if limits.subgroups { Features::SUBGROUP } else { Features::empty() };
-        let opened = handle.request_device(&wgpu::DeviceDescriptor {
+            | if limits.subgroups { Features::SUBGROUP } else { Features::empty() }
+            | if limits.coop_side > 0 { Features::EXPERIMENTAL_COOPERATIVE_MATRIX } else { Features::empty() };
+        let experimental_features = match limits.coop_side {
+            0 => wgpu::ExperimentalFeatures::disabled(),
+            // SAFETY: the one experimental feature asked for is cooperative matrices, and only this program's own kernels use
+            // them: within arrays that they fill whole, as their twin tests with and without checks show.
+            _ => unsafe { wgpu::ExperimentalFeatures::enabled() },
+        };
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("raglan"),
             required_features: wish & handle.features(),
             required_limits: handle.limits(),
-            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
-        });
-        let (device, queue) = pollster::block_on(opened)
+        };
+        let robust_access = options.robust_access || options.runtime_checks;
+        let (device, queue, robust_access) = open::request(handle, &descriptor, robust_access)
             .map_err(|error| Error::OpenAdapter { adapter: summary.name.clone(), message: error.to_string() })?;
 
         let faults = Arc::new(fault::Faults::new(&summary.name));
@@ -197,6 +214,7 @@ impl Gpu {
             summary,
             choice_reason,
             limits,
+            robust_access,
             faults,
             pipelines,
             bind_groups: bind_groups::BindGroups::default(),
@@ -224,6 +242,11 @@ impl Gpu {
     /// What kernels may count on.
     pub fn limits(&self) -> &AdapterLimits {
         &self.0.limits
+    }
+
+    /// Whether the driver checks every buffer access.
+    pub fn robust_access(&self) -> bool {
+        self.0.robust_access
     }
 
     /// Bytes of the storage buffers that live.

@@ -68,6 +68,10 @@ pub struct AdapterLimits {
     pub subgroups: bool,
     /// The smallest subgroup that a kernel may meet.
     pub min_subgroup_lanes: u32,
+    /// The largest.
+    pub max_subgroup_lanes: u32,
+    /// The side of its cooperative matrices, f16 in and f32 out: 16, 8, or 0 where there are none.
+    pub coop_side: u32,
 }
 
 /// A kernel with its parts and schedule chosen: the key of a pipeline.
@@ -160,6 +164,8 @@ impl AdapterLimits {
             shader_f16: false,
             subgroups: false,
             min_subgroup_lanes: 1,
+            max_subgroup_lanes: 1,
+            coop_side: 0,
         }
     }
 
@@ -173,6 +179,8 @@ impl AdapterLimits {
             shader_f16: true,
             subgroups: true,
             min_subgroup_lanes: 4,
+            max_subgroup_lanes: 32,
+            coop_side: 16,
         }
     }
 }

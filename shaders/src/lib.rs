@@ -17,6 +17,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
+pub mod linear;
 pub mod matmul;
 pub mod matvec;
 pub mod move_rows;

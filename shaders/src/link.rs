@@ -16,6 +16,9 @@ pub fn link(variant: &Variant) -> String {
     if variant.parts.iter().any(|part| part.needs_f16()) {
         module.push_str("enable f16;\n");
     }
+    if variant.parts.iter().any(|part| part.needs_coop()) {
+        module.push_str("enable wgpu_cooperative_matrix;\n");
+    }
     for part in &variant.parts {
         module.push_str(Part::source(*part));
         module.push('\n');

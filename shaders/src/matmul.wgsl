@@ -1,9 +1,9 @@
-// out = x * weight^T (+ bias), any number of rows, in register tiles: a lane computes TILE_M x TILE_N outputs, its
+// x * weight^T, any number of rows, in register tiles: a lane computes TILE_M x TILE_N outputs, its
 // workgroup LANES_M x LANES_N such tiles. With STAGE = 1 a workgroup first decodes 32 columns of its weights and its x into
 // workgroup memory; with STAGE = 0 lanes read for themselves, which suits adapters whose barriers are dear: where LANES_M
 // is 1 a workgroup's lanes read the same x.
-// Lane (i, j) owns the rows i + a * LANES_M and the columns j + b * LANES_N of its workgroup's tile.
-// Linked with one of weight_*.wgsl and one of act_*.wgsl.
+// Lane (i, j) owns the rows i + a * LANES_M and the pairs of columns j + b * LANES_N of its workgroup's tile.
+// Linked with one of weight_*.wgsl, one of act_*.wgsl and one of epilogue_*.wgsl.
 
 struct LinearParams {
     rows: u32,              // of x and out
@@ -14,13 +14,13 @@ struct LinearParams {
     first_col: u32,         // where this binding's columns start in out and bias
     out_stride: u32,        // from one row of out to the next
     bias: u32,              // 1: add bias
+    add: u32,               // 1: add to what out holds
+    activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
 }
 
 var<immediate> params: LinearParams;
 
 @group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
-@group(0) @binding(3) var<storage, read> bias: array<f32>;             // [out_stride]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;        // [rows, out_stride]
 
 const LANES_M: u32 = 8u;
 const LANES_N: u32 = 8u;
@@ -49,6 +49,11 @@ fn stage(first_m: u32, first_n: u32, block: u32, lane: u32) {
     }
 }
 
+// Of a lane's n-th column within the tile.
+fn tile_col(lane_n: u32, n: u32) -> u32 {
+    return 2u * (lane_n + n / 2u * LANES_N) + n % 2u;
+}
+
 @compute @workgroup_size(LANES)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first_m = group.y * GROUP_M;
@@ -64,7 +69,7 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
             for (var i = 0u; i < 8u; i++) {
                 var values: array<vec4<f32>, TILE_N>;
                 for (var n = 0u; n < TILE_N; n++) {
-                    values[n] = staged_weight[(lane_n + n * LANES_N) * STAGE_STRIDE + i];
+                    values[n] = staged_weight[tile_col(lane_n, n) * STAGE_STRIDE + i];
                 }
                 for (var m = 0u; m < TILE_M; m++) {
                     let quad = staged_x[(lane_m + m * LANES_M) * STAGE_STRIDE + i];
@@ -82,7 +87,7 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
                 }
             }
             for (var n = 0u; n < TILE_N; n++) {
-                let values = weight_block(min(first_n + lane_n + n * LANES_N, params.cols - 1u), block);
+                let values = weight_block(min(first_n + tile_col(lane_n, n), params.cols - 1u), block);
                 for (var m = 0u; m < TILE_M; m++) {
                     for (var i = 0u; i < 8u; i++) {
                         sums[m][n] += dot(quads[m][i], values.quads[i]);
@@ -92,16 +97,8 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         }
     }
     for (var m = 0u; m < TILE_M; m++) {
-        for (var n = 0u; n < TILE_N; n++) {
-            let row = first_m + lane_m + m * LANES_M;
-            let col = first_n + lane_n + n * LANES_N;
-            if row < params.rows && col < params.cols {
-                var value = sums[m][n];
-                if params.bias == 1u {
-                    value += bias[params.first_col + col];
-                }
-                out[row * params.out_stride + params.first_col + col] = value;
-            }
+        for (var n = 0u; n < TILE_N; n += 2u) {
+            epilogue_pair(first_m + lane_m + m * LANES_M, first_n + tile_col(lane_n, n), vec2<f32>(sums[m][n], sums[m][n + 1u]));
         }
     }
 }

@@ -1,21 +1,21 @@
 //! `matvec.wgsl`: a few rows times a weight matrix of any format.
 
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
-use crate::matmul::LinearParams;
+use crate::linear::LinearParams;
 use crate::{GpuStruct, PartKind};
 
 /// Shape: `[rows, cols, inner]`.
 pub static KERNEL: Kernel = Kernel {
     name: "matvec",
     source: include_str!("matvec.wgsl"),
-    parts: &[PartKind::Weight, PartKind::Act, PartKind::Reduce],
+    parts: &[PartKind::Weight, PartKind::Act, PartKind::Reduce, PartKind::Epilogue],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: LinearParams::LAYOUT,
     structs: &[],
     tunables: &[
         Tunable { name: "LANES", values: &[64, 32, 128, 256] },
         Tunable { name: "TILE_M", values: &[1, 2, 4, 8] },
-        Tunable { name: "TILE_N", values: &[4, 1, 2, 8] },
+        Tunable { name: "TILE_N", values: &[4, 2, 8] },
     ],
     dims: &["rows", "cols", "inner"],
     legal: |limits, shape, schedule| {

@@ -1,6 +1,6 @@
-// out = x * weight^T (+ bias) for a few rows of x: bound by reading the weights, so each is read once.
+// x * weight^T for a few rows of x: bound by reading the weights, so each is read once.
 // A workgroup computes TILE_N columns of out for up to TILE_M rows; its lanes stride over the columns of the weights.
-// Linked with one of weight_*.wgsl, one of act_*.wgsl and one of reduce_*.wgsl.
+// Linked with one of weight_*.wgsl, one of act_*.wgsl, one of reduce_*.wgsl and one of epilogue_*.wgsl.
 
 struct LinearParams {
     rows: u32,              // of x and out
@@ -11,13 +11,13 @@ struct LinearParams {
     first_col: u32,         // where this binding's columns start in out and bias
     out_stride: u32,        // from one row of out to the next
     bias: u32,              // 1: add bias
+    add: u32,               // 1: add to what out holds
+    activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
 }
 
 var<immediate> params: LinearParams;
 
 @group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
-@group(0) @binding(3) var<storage, read> bias: array<f32>;             // [out_stride]
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;        // [rows, out_stride]
 
 const LANES: u32 = 64u;
 const TILE_M: u32 = 1u;
@@ -47,13 +47,9 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
                 four[i] = sums[m][n + i];
             }
             let total = reduce_sum4(reduce, four);
-            let col = first_n + n + reduce.lane;
-            if reduce.lane < min(4u, TILE_N) && first_m + m < params.rows && col < params.cols {
-                var value = total[reduce.lane];
-                if params.bias == 1u {
-                    value += bias[params.first_col + col];
-                }
-                out[(first_m + m) * params.out_stride + params.first_col + col] = value;
+            if reduce.lane < min(4u, TILE_N) / 2u {
+                let pair = select(total.xy, total.zw, reduce.lane == 1u);
+                epilogue_pair(first_m + m, first_n + n + 2u * reduce.lane, pair);
             }
         }
     }

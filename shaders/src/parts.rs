@@ -13,6 +13,10 @@ pub enum PartKind {
     Kv,
     /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
     Reduce,
+    /// `coop_a`, `coop_b`, `coop_c`, `COOP_SIDE`
+    Coop,
+    /// `epilogue_pair`
+    Epilogue,
 }
 
 /// A file to link.
@@ -32,6 +36,14 @@ pub enum Part {
     ReduceShared,
     /// Subgroups first, then workgroup memory.
     ReduceSubgroup,
+    /// Cooperative matrices of side 16.
+    Coop16,
+    /// Cooperative matrices of side 8.
+    Coop8,
+    /// Products in f32, stored or added to what is there.
+    EpiloguePlain,
+    /// Products of gate and up in neighbouring columns, joined by the activation.
+    EpilogueGated,
 }
 
 impl Part {
@@ -42,6 +54,8 @@ impl Part {
             Part::ActF32 | Part::ActF16 => PartKind::Act,
             Part::KvF32 | Part::KvF16 => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
+            Part::Coop16 | Part::Coop8 => PartKind::Coop,
+            Part::EpiloguePlain | Part::EpilogueGated => PartKind::Epilogue,
         }
     }
 
@@ -55,6 +69,10 @@ impl Part {
             Part::KvF16 => "kv_f16",
             Part::ReduceShared => "reduce_shared",
             Part::ReduceSubgroup => "reduce_subgroup",
+            Part::Coop16 => "coop_16",
+            Part::Coop8 => "coop_8",
+            Part::EpiloguePlain => "epilogue_plain",
+            Part::EpilogueGated => "epilogue_gated",
         }
     }
 
@@ -68,12 +86,21 @@ impl Part {
             Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
+            Part::Coop16 => include_str!("parts/coop_16.wgsl"),
+            Part::Coop8 => include_str!("parts/coop_8.wgsl"),
+            Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
+            Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
         }
     }
 
     /// Whether it needs `enable f16;`.
     pub fn needs_f16(self) -> bool {
-        matches!(self, Part::ActF16 | Part::KvF16)
+        matches!(self, Part::ActF16 | Part::KvF16 | Part::Coop16 | Part::Coop8)
+    }
+
+    /// Whether it needs `enable wgpu_cooperative_matrix;`.
+    pub fn needs_coop(self) -> bool {
+        matches!(self, Part::Coop16 | Part::Coop8)
     }
 
     /// Every part of a kind.
@@ -83,6 +110,8 @@ impl Part {
             PartKind::Act => vec![Part::ActF32, Part::ActF16],
             PartKind::Kv => vec![Part::KvF32, Part::KvF16],
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
+            PartKind::Coop => vec![Part::Coop16, Part::Coop8],
+            PartKind::Epilogue => vec![Part::EpiloguePlain, Part::EpilogueGated],
         }
     }
 }

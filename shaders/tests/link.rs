@@ -12,7 +12,8 @@ fn validate(source: &str, what: &str) -> (naga::Module, ModuleInfo) {
     let capabilities = Capabilities::IMMEDIATES
         | Capabilities::SHADER_FLOAT16
         | Capabilities::SHADER_FLOAT16_IN_FLOAT32
-        | Capabilities::SUBGROUP;
+        | Capabilities::SUBGROUP
+        | Capabilities::COOPERATIVE_MATRIX;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(naga::valid::SubgroupOperationSet::all())
@@ -21,12 +22,16 @@ fn validate(source: &str, what: &str) -> (naga::Module, ModuleInfo) {
     (module, info)
 }
 
-fn write_all(module: &naga::Module, info: &ModuleInfo, what: &str) {
+/// What every backend is given; HLSL has no cooperative matrices.
+fn write_all(module: &naga::Module, info: &ModuleInfo, has_coop: bool, what: &str) {
     spv::write_vec(module, info, &spv::Options::default(), None).unwrap_or_else(|e| panic!("{what}: SPIR-V: {e}"));
     let mut msl_options = msl::Options { lang_version: (3, 0), fake_missing_bindings: true, ..Default::default() };
     msl_options.bounds_check_policies = Default::default();
     msl::write_string(module, info, &msl_options, &msl::PipelineOptions::default())
         .unwrap_or_else(|e| panic!("{what}: MSL: {e}"));
+    if has_coop {
+        return;
+    }
     let hlsl_options = hlsl::Options {
         shader_model: hlsl::ShaderModel::V6_2,
         immediates_target: Some(hlsl::BindTarget { space: 1, ..Default::default() }),
@@ -106,7 +111,7 @@ fn check(kernel: &'static Kernel, parts: &[Part], schedule: Schedule, write: boo
     let what = variant.to_string();
     let (module, info) = validate(&link(&variant), &what);
     if write {
-        write_all(&module, &info, &what);
+        write_all(&module, &info, parts.iter().any(|part| part.needs_coop()), &what);
     }
     check_bindings(&module, kernel, &what);
     check_struct(&module, &kernel.immediates, &what);

@@ -1,5 +1,6 @@
 //! Which adapters there are, what they offer, and which one is taken.
 
+use super::GpuOptions;
 use super::memory::{MemoryBudget, memory_budget};
 use crate::error::Error;
 use raglan_shaders::AdapterLimits;
@@ -63,6 +64,8 @@ pub struct FeaturesSummary {
     pub pipeline_cache: bool,
     /// Cooperative matrices as `m×n×k input→accumulator`.
     pub cooperative_matrices: Vec<String>,
+    /// The side of those that kernels use, f16 in and f32 out: 16, 8, or 0 for none.
+    pub coop_side: u32,
 }
 
 pub(super) fn instance() -> wgpu::Instance {
@@ -122,6 +125,7 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
             timestamps: features.contains(Features::TIMESTAMP_QUERY),
             timestamps_inside_passes: features.contains(Features::TIMESTAMP_QUERY_INSIDE_PASSES),
             pipeline_cache: features.contains(Features::PIPELINE_CACHE),
+            coop_side: coop_side(adapter),
             cooperative_matrices: adapter
                 .cooperative_matrix_properties()
                 .iter()
@@ -132,6 +136,20 @@ fn summarize(index: usize, adapter: &wgpu::Adapter) -> AdapterSummary {
     }
 }
 
+/// The side of the square cooperative matrices that take f16 and sum in f32, the larger of two.
+fn coop_side(adapter: &wgpu::Adapter) -> u32 {
+    let half = wgpu::CooperativeScalarType::F16;
+    let single = wgpu::CooperativeScalarType::F32;
+    let properties = adapter.cooperative_matrix_properties();
+    let has = |side| {
+        properties
+            .iter()
+            .any(|p| (p.m_size, p.n_size, p.k_size) == (side, side, side) && (p.ab_type, p.cr_type) == (half, single))
+    };
+    let is_offered = adapter.features().contains(Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    [16, 8].into_iter().find(|&side| is_offered && has(side)).unwrap_or(0)
+}
+
 impl AdapterSummary {
     /// Whether it is a CPU that plays a GPU.
     pub fn is_software(&self) -> bool {
@@ -139,16 +157,21 @@ impl AdapterSummary {
     }
 
     /// What kernels may count on, with f16 and subgroups only where both the adapter and the caller allow them.
-    pub(super) fn kernel_limits(&self, allow_f16: bool, allow_subgroups: bool) -> AdapterLimits {
-        let subgroup_lanes = self.features.subgroup_lanes.filter(|_| allow_subgroups);
+    pub(super) fn kernel_limits(&self, options: &GpuOptions) -> AdapterLimits {
+        let subgroup_lanes = self.features.subgroup_lanes.filter(|_| options.allow_subgroups);
+        let shader_f16 = self.features.shader_f16 && options.allow_f16;
+        // A kernel lays its fragments out over subgroups of a known size.
+        let is_coop_allowed = options.allow_coop && shader_f16 && subgroup_lanes.is_some_and(|(min, max)| min == max);
         AdapterLimits {
             max_workgroup_lanes: self.limits.max_workgroup_lanes,
             max_workgroup_bytes: self.limits.max_workgroup_bytes,
             max_workgroups: self.limits.max_workgroups,
             max_binding_bytes: self.limits.max_binding_bytes.min(self.limits.max_buffer_bytes),
-            shader_f16: self.features.shader_f16 && allow_f16,
+            shader_f16,
             subgroups: subgroup_lanes.is_some(),
             min_subgroup_lanes: subgroup_lanes.map_or(1, |(min, _)| min),
+            max_subgroup_lanes: subgroup_lanes.map_or(1, |(_, max)| max),
+            coop_side: if is_coop_allowed { self.features.coop_side } else { 0 },
         }
     }
 
@@ -248,6 +271,7 @@ mod tests {
                 timestamps_inside_passes: false,
                 pipeline_cache: false,
                 cooperative_matrices: Vec::new(),
+                coop_side: 0,
             },
             memory: None,
         }

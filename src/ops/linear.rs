@@ -1,7 +1,7 @@
 use super::{Ops, Rows};
 use crate::weights::Matrix;
-use raglan_shaders::matmul::{self, LinearParams};
-use raglan_shaders::{BLOCK, Part, matvec};
+use raglan_shaders::linear::LinearParams;
+use raglan_shaders::{BLOCK, Part, matmul, matvec};
 
 impl Ops<'_> {
     /// `out = x · weightᵀ + bias`: `[rows, inner]` → `[rows, weight.rows]`, one dispatch a piece of the matrix.
@@ -20,14 +20,19 @@ impl Ops<'_> {
                 first_col: piece.first_row as u32,
                 out_stride: out.stride as u32,
                 bias: u32::from(weight.bias.is_some()),
+                add: 0,
+                activation: 0,
             };
             let choice = self.kernels.planner.linear(rows, piece.rows, weight.inner);
             let buffers = [&piece.buffer, &piece.buffer, &x.buffer, bias, &out.buffer].map(Into::into);
             let part = Part::Weight(piece.format);
             let (parts, workgroups) = if std::ptr::eq(choice.kernel, &matvec::KERNEL) {
-                (&[part, types.act, types.reduce][..], matvec::workgroups(&params, &choice.schedule))
+                (
+                    &[part, types.act, types.reduce, Part::EpiloguePlain][..],
+                    matvec::workgroups(&params, &choice.schedule),
+                )
             } else {
-                (&[part, types.act][..], matmul::workgroups(&params, &choice.schedule))
+                (&[part, types.act, Part::EpiloguePlain][..], matmul::workgroups(&params, &choice.schedule))
             };
             let variant = choice.kernel.variant(parts, choice.schedule);
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);

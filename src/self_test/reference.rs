@@ -7,7 +7,7 @@ use raglan_shaders::attention::TwinSequence;
 use raglan_shaders::gated_activation::{self, GatedActivationParams};
 use raglan_shaders::rms_norm::{self, RmsNormParams};
 use raglan_shaders::rope_append::{self, RopeAppendParams};
-use raglan_shaders::{Tolerance, Wanted, accuracy, matmul};
+use raglan_shaders::{Tolerance, Wanted, accuracy, linear};
 use std::collections::HashMap;
 
 /// A model in f64.
@@ -94,10 +94,10 @@ impl Reference {
         let size = absolute(weight);
         let mut out = Vec::new();
         for row in x.chunks_exact(inner) {
-            let values = matmul::twin(row, weight, bias, inner);
+            let values = linear::twin(row, weight, bias, inner);
             // Nobody asks for the scale of an exact run.
             let scale = match noise {
-                Some(_) => matmul::twin(&absolute(row), &size, &absolute(bias), inner),
+                Some(_) => linear::twin(&absolute(row), &size, &absolute(bias), inner),
                 None => Vec::new(),
             };
             out.extend(Noise::disturb(noise, Tolerance::f32(inner + 1), false, Wanted::scaled(values, scale)));

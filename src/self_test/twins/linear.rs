@@ -2,9 +2,9 @@
 
 use crate::self_test::data::{WeightRows, floats, store};
 use crate::self_test::rig::{Failure, Rig};
-use raglan_shaders::matmul::{self, LinearParams};
-use raglan_shaders::matvec;
+use raglan_shaders::linear::{self, LinearParams};
 use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
+use raglan_shaders::{matmul, matvec};
 
 const UNTOUCHED: f32 = 1234.5;
 
@@ -101,8 +101,11 @@ fn check(
     let x = store(rig.act, &padded);
     let biases = random.values(cols);
     let is_matvec = std::ptr::eq(kernel, &matvec::KERNEL);
-    let parts: &[Part] = &[Part::Weight(format), rig.act, rig.reduce];
-    let variant = kernel.variant(&parts[..kernel.parts.len()], schedule.clone());
+    let parts: &[Part] = match is_matvec {
+        true => &[Part::Weight(format), rig.act, rig.reduce, Part::EpiloguePlain],
+        false => &[Part::Weight(format), rig.act, Part::EpiloguePlain],
+    };
+    let variant = kernel.variant(parts, schedule.clone());
 
     // A few columns and a row past the product's, which no lane may write.
     let out_stride = cols + 3;
@@ -117,6 +120,8 @@ fn check(
             first_col: columns.start as u32,
             out_stride: out_stride as u32,
             bias: bias.into(),
+            add: 0,
+            activation: 0,
         };
         let workgroups = match is_matvec {
             true => matvec::workgroups(&params, schedule),
@@ -134,8 +139,8 @@ fn check(
     let biases: Vec<f64> = if bias { biases.iter().map(|&b| b.into()).collect() } else { Vec::new() };
     let absolute = |values: &[f64]| -> Vec<f64> { values.iter().map(|value| value.abs()).collect() };
     let want = Wanted::scaled(
-        matmul::twin(&x, &weight.values, &biases, inner),
-        matmul::twin(&absolute(&x), &weight.magnitudes, &absolute(&biases), inner),
+        linear::twin(&x, &weight.values, &biases, inner),
+        linear::twin(&absolute(&x), &weight.magnitudes, &absolute(&biases), inner),
     );
     let places: Vec<usize> = (0..rows).flat_map(|row| row * out_stride..row * out_stride + cols).collect();
     let what = || format!("{variant}, {rows} × {cols} × {inner}, seed {}", random.seed);

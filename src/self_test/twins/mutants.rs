@@ -110,7 +110,7 @@ pub(super) const ALL: &[Mutant] = &[
         "block < params.blocks; block += LANES",
         "block < min(params.blocks, LANES); block += LANES",
     ),
-    mutant("matvec/f32", "matvec", "past_the_last_column", "&& col < params.cols {", "{"),
+    mutant("matvec/f32", "matvec", "past_the_last_column", "if col >= params.cols {", "if false {"),
     mutant("matmul/f32", "matmul", "bias_left_out", "value += bias[params.first_col + col];", ""),
     mutant(
         "matmul/f32",
@@ -119,7 +119,7 @@ pub(super) const ALL: &[Mutant] = &[
         "block < params.blocks; block++",
         "block < params.blocks - 1u; block++",
     ),
-    mutant("matmul/f32", "matmul", "past_the_last_row", "row < params.rows && col", "col"),
+    mutant("matmul/f32", "matmul", "past_the_last_row", "if row < params.rows {", "if true {"),
     mutant(
         "matmul/f32",
         "matmul",
