@@ -1,0 +1,184 @@
+"""Reads the figures of `raglan bench` and of the peers, and holds them against what is wanted on an H100."""
+
+MATVEC = {"f16": 0.90, "q4_0": 0.80}  # share of the measured read bandwidth, on Llama-2-7B's and 13B's shapes
+ATTENTION, ATTENTION_FROM = 0.90, 8192  # the same of decode attention, from this depth on
+MATRIX = 110.0  # TFLOP/s of matmul_coop
+DEEP = "llama-2-13b"
+DECODE = {1024: 1.30, 32768: 1.15}  # time over the limit's; the second holds at the longest context too
+MHA, GQA = ("llama-2-7b", "llama-2-13b"), ("llama-3.1-8b", "qwen3-8b")
+PREFILL = 70000  # tokens that must be read without the adapter being lost
+
+
+def rows_of(results, *stages):
+    """(result, row) of every row without an error, of these stages or of all."""
+    for stage, _, result in results:
+        for row in result.get("rows") or []:
+            if isinstance(row, dict) and not row.get("error") and (not stages or stage in stages):
+                yield result, row
+
+
+def plain(model):
+    """A model's name without where it comes from: `llama-2-13b:q4_0`."""
+    name = str(model or "").split("/")[-1].removeprefix("synthetic:").split(",")[0].lower()
+    return name.removesuffix(":f16")
+
+
+def curves(results):
+    """(who, model) to the points of its depth curve: depth, ms a token, and the limit's where it has one."""
+    found = {}
+    for result, row in rows_of(results, "depth", "peer-llama", "peer-torch"):
+        elsewhere = str(result.get("device", "")).startswith("CPU")
+        alone = row.get("batch", 1) == 1 and row.get("kind") != "prefill"
+        if alone and not elsewhere and row.get("depth") is not None and row.get("ms_per_token") is not None:
+            who = (result.get("peer", "raglan"), plain(row.get("model") or result.get("model")))
+            # A depth that was measured again, for another purpose, does not count.
+            found.setdefault(who, {}).setdefault(row["depth"], (row["ms_per_token"], row.get("limit_ms_per_token")))
+    return {who: [(depth, *of[depth]) for depth in sorted(of)] for who, of in found.items()}
+
+
+def lines(results):
+    """What the plot of the depth curve shows: (label, points, dashed)."""
+    series = []
+    for (who, model), points in curves(results).items():
+        limit = [(depth, least) for depth, _, least in points if least is not None]
+        if len(points) > 1:
+            series.append((f"{who}, {model}", [(depth, ms) for depth, ms, _ in points], False))
+        if len(limit) > 1:
+            series.append((f"the limit, {model}", limit, True))
+    return series
+
+
+def beside(results):
+    """The depth curves of one model beside each other: a head and rows of cells; none where one alone measured it."""
+    tables, of = [], curves(results)
+    for model in dict.fromkeys(model for _, model in of):
+        whos = [who for who, met in of if met == model]
+        if len(whos) > 1:
+            at = {who: {depth: ms for depth, ms, _ in of[who, model]} for who in whos}
+            depths = sorted({depth for points in at.values() for depth in points})
+            cells = [
+                [str(depth)] + [f"{at[who][depth]:.3f}" if depth in at[who] else "–" for who in whos]
+                for depth in depths
+            ]
+            tables.append(([f"{model}: depth"] + [f"{who}, ms a token" for who in whos], cells))
+    return tables
+
+
+def shares(results):
+    """(label, share of the limit, share of the drain): one-row products and attentions, and the tallest products."""
+    kernels = [row for _, row in rows_of(results, "kernels") if row.get("share_of_limit") is not None]
+    tallest = max((row.get("rows", 1) for row in kernels), default=1)
+    shallow = min((row.get("depth", 0) for row in kernels), default=0)
+    chosen = []
+    for row in kernels:
+        product = row.get("op") == "linear" and row.get("rows", 1) in (1, tallest) and row.get("depth", 0) == shallow
+        if product or (row.get("op") == "attention" and row.get("rows", 1) == 1):
+            chosen.append(
+                (
+                    f"{plain(row.get('model'))} {row.get('op')} {row.get('shape', '')}",
+                    row["share_of_limit"],
+                    min(row.get("drain_us") or 0, row.get("us") or 0) / (row.get("us") or 1),
+                )
+            )
+    return chosen
+
+
+def read_share(result, row):
+    """What a kernel read and wrote a second, over what the adapter was measured to read."""
+    rate = (result.get("rates") or {}).get("read_gb_per_s")
+    return row["gb_per_s"] / rate if rate and row.get("gb_per_s") else None
+
+
+def lowest(results, keep):
+    """The lowest share of the read bandwidth of the kernels that `keep` keeps, in words."""
+    met = [
+        (share, row)
+        for result, row in rows_of(results, "kernels")
+        if keep(row) and (share := read_share(result, row)) is not None
+    ]
+    if not met:
+        return "not measured"
+    share, row = min(met, key=lambda pair: pair[0])
+    return f"{share:.3f} at the lowest of {len(met)}: {plain(row.get('model'))}, {row.get('shape')}"
+
+
+def wanted(results):
+    """(what, wanted, met) of the goals on a GPU, each `not measured` where the run has no figure for it."""
+    out = []
+    for format_, aim in MATVEC.items():
+        names = [name if format_ == "f16" else f"{name}:{format_}" for name in MHA]
+        met = lowest(
+            results, lambda row: row.get("op") == "linear" and row.get("rows") == 1 and plain(row.get("model")) in names
+        )
+        out.append((f"matvec at {format_}, Llama-2-7B and 13B, share of read bandwidth", f"≥ {aim:.2f}", met))
+    for label, models in (("MHA", MHA), ("GQA", GQA)):
+        met = lowest(
+            results,
+            lambda row: (
+                row.get("op") == "attention"
+                and row.get("rows") == 1
+                and row.get("depth", 0) >= ATTENTION_FROM
+                and plain(row.get("model")) in models
+            ),
+        )
+        out.append((f"decode attention from 8K on, {label}, share of read bandwidth", f"≥ {ATTENTION:.2f}", met))
+    square = [row for _, row in rows_of(results, "kernels") if row.get("shape") == "rows 4096, cols 4096, inner 4096"]
+    rates = [row["tflop_per_s"] for row in square if "coop" in str(row.get("kernel")) and row.get("tflop_per_s")]
+    met = f"{rates[0]:.1f}" if rates else "not measured"
+    out.append(("matmul by cooperative matrices, 4096 cubed, TFLOP/s", f"≥ {MATRIX:.0f}", met))
+    out += decode(curves(results).get(("raglan", DEEP), []))
+    prefill = next(
+        (
+            row
+            for _, row in rows_of(results, "prefill")
+            if row.get("kind") == "prefill" and row.get("tokens", 0) >= PREFILL
+        ),
+        None,
+    )
+    met = (
+        f"read at {prefill['tokens_per_s']:.0f} tokens/s" if prefill and prefill.get("tokens_per_s") else "not measured"
+    )
+    out.append(("a prompt of 70K tokens, Llama-2-13B f16, no watchdog reset", "read", met))
+    for result, row in rows_of(results, "peer-llama", "peer-torch"):
+        if row.get("longest_context") is not None:
+            out.append(
+                (
+                    f"longest context of {result.get('peer')}, {plain(result.get('model'))}",
+                    "–",
+                    f"{row['longest_context']:,} tokens",
+                )
+            )
+    return out
+
+
+def decode(points):
+    """The goals of the depth curve: time over the limit at given depths and the longest, and how straight it is."""
+    ratio = {depth: ms / least for depth, ms, least in points if least}
+    aims = {**DECODE, **({max(ratio): DECODE[32768]} if ratio and max(ratio) > 32768 else {})}
+    out = [
+        (
+            f"Llama-2-13B f16 decode at {depth:,}, time over the limit",
+            f"≤ {aim:.2f}",
+            f"{ratio[depth]:.3f}" if depth in ratio else "not measured",
+        )
+        for depth, aim in aims.items()
+    ]
+    bend = bent([(depth, ms) for depth, ms, _ in points])
+    out.append(
+        (
+            "the same, furthest from a straight line over depth",
+            "a straight line",
+            f"{100 * bend:.1f} %" if bend is not None else "not measured",
+        )
+    )
+    return out
+
+
+def bent(points):
+    """The largest distance from the least-squares line, as a share of the value there; None below three points."""
+    if len(points) < 3:
+        return None
+    count = len(points)
+    middle_x, middle_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
+    slope = sum((x - middle_x) * (y - middle_y) for x, y in points) / sum((x - middle_x) ** 2 for x, _ in points)
+    return max(abs(y / (middle_y + slope * (x - middle_x)) - 1) for x, y in points)

@@ -1,0 +1,276 @@
+"""What the archives of a run say, as one page, one JSON file and two plots."""
+
+import json
+import os
+import re
+
+import figures
+import svg
+from machine import parse
+from run import read_archive
+
+QUOTES = 3 * "'"  # in place of what would end a block of words
+WORDS = 1500  # characters of a failure's words that the page shows; the JSON file has all that was kept
+ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch"]
+BARS = 80  # of the plot of kernels
+HEADER = (
+    "adapter",
+    "driver",
+    "date",
+    "command",
+    "version",
+    "is_software",
+)  # of a result: the page has them at its head
+ROWS = 150  # of a table; the JSON file has all
+# The columns of rows that have any of these; other rows show all their plain fields.
+TEST = [
+    "model",
+    "test",
+    "ms_per_token",
+    "ms_per_token_min",
+    "ms_per_token_max",
+    "tokens_per_s",
+    "gb_per_s",
+    "tflop_per_s",
+    "share_of_read",
+    "limit_ms_per_token",
+    "time_over_limit",
+    "drain_ms_per_token",
+    "dispatches_per_step",
+    "error",
+]
+KERNEL = [
+    "model",
+    "rows",
+    "depth",
+    "op",
+    "kernel",
+    "shape",
+    "us",
+    "us_min",
+    "us_max",
+    "gb_per_s",
+    "tflop_per_s",
+    "limit_us",
+    "share_of_limit",
+    "drain_us",
+    "error",
+]
+
+
+def write(paths, results):
+    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files; 1 where there is none."""
+    found = archives(paths)
+    if not found:
+        print(f"gpu-record: no archive of a stage in {', '.join(paths)}")
+        return 1
+    record = merge(found)
+    folder = os.path.join(results, record["folder"])
+    os.makedirs(folder, exist_ok=True)
+    stem = free_stem(folder, record["date"])
+    plots = {
+        f"{stem}-{name}.svg": text
+        for name, text in (("depth", depth_plot(record)), ("kernels", kernel_plot(record)))
+        if text
+    }
+    for name, text in {
+        **plots,
+        f"{stem}.json": json.dumps(record, indent=1) + "\n",
+        f"{stem}.md": page(record, plots),
+    }.items():
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(text)
+        print(f"gpu-record: wrote {os.path.join(folder, name)}")
+    return 0
+
+
+def archives(paths):
+    """The files of every stage's archive; of two archives of one stage the later in `paths`."""
+    found = {}
+    for path in paths:
+        names = sorted(os.path.join(path, name) for name in os.listdir(path)) if os.path.isdir(path) else [path]
+        for name in names:
+            files = read_archive(name) if name.endswith(".tar.gz") and os.path.isfile(name) else {}
+            facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
+            if facts.get("stage"):
+                found[facts["stage"]] = (facts, files)
+    return sorted(
+        found.values(), key=lambda pair: ORDER.index(pair[0]["stage"]) if pair[0]["stage"] in ORDER else len(ORDER)
+    )
+
+
+def merge(found):
+    """One record of all stages: the adapter, and of every step how it ended and what it printed."""
+    newest = max((facts for facts, _ in found), key=lambda facts: facts["date"])
+    adapter = next((facts["adapter"] for facts, _ in found if facts.get("adapter")), {})
+    software = adapter.get("device_type", "cpu") == "cpu"
+    stages = []
+    for facts, files in found:
+        steps = []
+        for step in facts["steps"]:
+            result = parse(files.get(f"{step['name']}.json", b"").decode("utf-8", "replace"))
+            result = result or parse(files.get(f"{step['name']}.tokens.json", b"").decode("utf-8", "replace"))
+            steps.append({**step, "result": trimmed(result)})
+        stages.append({"stage": facts["stage"], "date": facts["date"], "sha256": facts["sha256"], "steps": steps})
+    return {
+        "adapter": adapter.get("name", "unknown"),
+        "driver": f"{adapter.get('driver', '')} {adapter.get('driver_info', '')}".strip(),
+        "folder": "lavapipe" if "llvmpipe" in adapter.get("name", "") else slug(adapter.get("name", "unknown")),
+        "date": newest["date"],
+        "version": newest["version"],
+        "software": software,
+        "stages": stages,
+    }
+
+
+def trimmed(result):
+    """A result without what a record need not keep: the tests that passed, and its command, which the step has."""
+    kept = {key: value for key, value in result.items() if key != "command"}
+    if isinstance(kept.get("tests"), list):
+        kept["tests"] = [test for test in kept["tests"] if not test.get("ok")]
+    return kept
+
+
+def slug(name):
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def free_stem(folder, date):
+    """The date, or the date and `-run` where a page of that date was written by hand."""
+    by_hand = os.path.exists(os.path.join(folder, f"{date}.md")) and not os.path.exists(
+        os.path.join(folder, f"{date}.json")
+    )
+    return f"{date}-run" if by_hand else date
+
+
+def results(record):
+    """(stage, step, result) of every step that printed an object."""
+    return [
+        (stage["stage"], step["name"], step["result"])
+        for stage in record["stages"]
+        for step in stage["steps"]
+        if step["result"]
+    ]
+
+
+def depth_plot(record):
+    """Milliseconds a token over depth: measured, the limit, and the peers of the same run."""
+    title = f"Time a token over context length, {where(record)}"
+    return svg.lines(title, "tokens in the context", "ms a token", figures.lines(results(record))[:8])
+
+
+def kernel_plot(record):
+    """Bars of what each kernel reached of its limit."""
+    return svg.bars(f"Share of the limit by kernel, {where(record)}", figures.shares(results(record))[:BARS])
+
+
+def where(record):
+    """The adapter, as a picture that is shown alone must name it."""
+    return record["adapter"] + (": says nothing about a GPU" if record["software"] else "")
+
+
+def page(record, plots):
+    driver = record["driver"] or "unknown"
+    out = [f"# {record['adapter']}, {record['date']}", ""]
+    out += [f"{record['version']}; driver {driver}. Written by `tools/gpu-record report` from one run's archives.", ""]
+    if record["software"]:
+        out += ["**Software Vulkan: it shows that the commands work. Its times say nothing about a GPU's speed.**", ""]
+    out += ["| stage | command | ended | seconds |", "| --- | --- | --- | --- |"]
+    for stage in record["stages"]:
+        for step in stage["steps"]:
+            command = cell(step["command"].replace("{seconds}", "…"))
+            ended = {0: "done", "skipped": "skipped"}.get(step["ended"], f"**{step['ended']}**")
+            out.append(f"| {stage['stage']} | `{command}` | {ended} | {step['seconds']:.0f} |")
+    out.append("")
+    if not record["software"]:
+        out += ["## Wanted and met", "", "| what | wanted | met |", "| --- | --- | --- |"]
+        out += [f"| {what} | {aim} | {met} |" for what, aim, met in figures.wanted(results(record))]
+        out.append("")
+    out += [
+        line
+        for name in plots
+        for line in (
+            f"![{'Time a token over context length' if 'depth' in name else 'Share of the limit by kernel'}]({name})",
+            "",
+        )
+    ]
+    for head, rows in figures.beside(results(record)):
+        out += (
+            ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+            + ["| " + " | ".join(row) + " |" for row in rows]
+            + [""]
+        )
+    for stage in record["stages"]:
+        out += [f"## {stage['stage']}", ""]
+        for step in stage["steps"]:
+            out += section(step)
+    return "\n".join(out).rstrip() + "\n"
+
+
+def section(step):
+    """A step's words if it failed, and its figures as tables."""
+    out = []
+    if step["ended"] not in (0, "skipped"):
+        out += [f"`{step['name']}` ended with {step['ended']}:", "", *quoted(step["words"])]
+    elif step["ended"] == "skipped":
+        out += [f"`{step['name']}`: {step['words']}.", ""]
+    result = step["result"]
+    plain = {key: value for key, value in result.items() if not isinstance(value, (list, dict)) and key not in HEADER}
+    if plain:
+        out += [f"`{step['name']}`: " + ", ".join(f"{key} {show(value)}" for key, value in plain.items()), ""]
+    for key, value in result.items():
+        if isinstance(value, dict) and value and all(not isinstance(inner, (list, dict)) for inner in value.values()):
+            out += [f"{key}: " + ", ".join(f"{name} {show(inner)}" for name, inner in value.items()), ""]
+        if key != "ops" and isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            out += table(value) if key != "failures" else failures(value)
+    return out
+
+
+def table(rows):
+    """Rows of objects as tables of the fields that are no lists, grouped by which fields they have."""
+    out, groups = [], {}
+    for row in rows:
+        columns = (
+            TEST
+            if "test" in row
+            else KERNEL
+            if "op" in row
+            else [key for key in row if not isinstance(row[key], (list, dict))]
+        )
+        groups.setdefault(tuple(columns), []).append(row)
+    for columns, group in groups.items():
+        columns = [column for column in columns if any(row.get(column) is not None for row in group)]
+        if columns:
+            out += ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+            out += ["| " + " | ".join(cell(show(row.get(column))) for column in columns) + " |" for row in group[:ROWS]]
+            out += ["", f"{len(group) - ROWS} more are in the JSON file.", ""] if len(group) > ROWS else [""]
+    return out
+
+
+def failures(rows):
+    """What failed, by what it said: its words once, and all that ended with them."""
+    said = {}
+    for row in rows:
+        more = [f"{key} {value}" for key, value in row.items() if key not in ("words", "what")]
+        where = ", ".join([str(row.get("what", "")), *more])
+        said.setdefault(row.get("words", "").strip(), []).append(where)
+    out = []
+    for words, wheres in said.items():
+        out += [f"Failed: {'; '.join(wheres)}:", "", *quoted(words)]
+    return out
+
+
+def quoted(words):
+    return ["```text", words.strip()[-WORDS:].replace("```", QUOTES), "```", ""]
+
+
+def show(value):
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+    return str(value)
+
+
+def cell(text):
+    return text.replace("|", "\\|").replace("\n", " ")

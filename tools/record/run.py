@@ -1,0 +1,205 @@
+"""Runs the commands of stages within their limits, and keeps one archive a stage."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+from machine import parse
+
+WORDS = 6000  # characters kept of what a failed command said
+ARCHIVE_BYTES = 16 << 20  # an archive at most
+FILE_BYTES = 12 << 20  # kept of a file, from its end
+TOLD = 0.85  # of a command's limit is what it is told: it ends what it has begun
+GRACE_SECONDS = 15  # after its own --max-seconds, before a command is killed; a tenth of a short stage
+LEAST_SECONDS = 20  # what a command needs to be worth beginning
+
+
+class Step:
+    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` what it is told of its limit.
+
+    Its standard output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder
+    as `<name>.<file>`. `missing` says why it cannot run.
+    """
+
+    def __init__(self, name, command, seconds, missing=None):
+        self.name, self.command, self.seconds, self.missing = name, command, seconds, missing
+
+    def shown(self):
+        """The command as a reader would give it."""
+        words = (os.path.basename(part) if part.startswith("/") else part for part in self.command)
+        return " ".join(words).replace("{raglan}", "raglan")
+
+
+class Stage:
+    """Steps that run one after another within one limit and leave one archive."""
+
+    def __init__(self, name, steps):
+        self.name, self.steps = name, steps
+
+
+def run(stages, raglan, args):
+    """Runs the stages; the exit code is 1 where any step failed."""
+    os.makedirs(args.out, exist_ok=True)
+    began, failed = time.monotonic(), []
+    for stage in stages:
+        left = args.total_seconds - (time.monotonic() - began)
+        print(f"gpu-record: {stage.name}", flush=True)
+        failed += [f"{stage.name}/{name}" for name in run_stage(stage, raglan, args, min(args.stage_seconds, left))]
+    if failed:
+        print(f"gpu-record: not done: {', '.join(failed)}", flush=True)
+    return 1 if failed else 0
+
+
+def run_stage(stage, raglan, args, seconds):
+    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps not done."""
+    archive = os.path.join(args.out, f"{stage.name}.tar.gz")
+    earlier = {} if args.force else first_archive([args.out, *args.earlier], stage.name)
+    facts = parse(earlier.get("stage.json", b"").decode("utf-8", "replace"))
+    if facts.get("sha256") != raglan.sha256:
+        earlier, facts = {}, {}
+    done = {step["name"]: step for step in facts.get("steps", []) if step.get("ended") == 0}
+    record = {
+        "stage": stage.name,
+        "date": time.strftime("%Y-%m-%d"),
+        "sha256": raglan.sha256,
+        "version": raglan.version,
+        "adapter": raglan.chosen,
+        "steps": [],
+    }
+    files, began = {}, time.monotonic()
+    for step in stage.steps:
+        kept = done.get(step.name)
+        if kept and kept["command"] == step.shown():
+            print(f"gpu-record: {stage.name}/{step.name}: done before", flush=True)
+            record["steps"].append(kept)
+            files.update({name: data for name, data in earlier.items() if name.startswith(step.name + ".")})
+        else:
+            grace = min(GRACE_SECONDS, seconds / 10)
+            limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
+            row, made = (
+                run_step(step, raglan, limit, grace)
+                if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
+                else unrun(step)
+            )
+            how = "done" if row["ended"] == 0 else f"{row['ended']}: {row['words'].strip()[-400:]}"
+            print(f"gpu-record: {stage.name}/{step.name}: {row['seconds']:.0f} s, {how}", flush=True)
+            record["steps"].append(row)
+            files.update(made)
+        write_archive(archive, {"stage.json": json.dumps(record, indent=1).encode(), **files})
+    return [step["name"] for step in record["steps"] if step["ended"] != 0 and step["ended"] != "skipped"]
+
+
+def unrun(step):
+    """The row of a step that did not run."""
+    if step.missing:
+        return {
+            "name": step.name,
+            "command": step.shown(),
+            "ended": "skipped",
+            "seconds": 0.0,
+            "words": step.missing,
+        }, {}
+    words = "the time of this stage, or of this run, was over before it began"
+    return {"name": step.name, "command": step.shown(), "ended": "no time", "seconds": 0.0, "words": words}, {}
+
+
+def run_step(step, raglan, limit, grace):
+    """What the step did, and the files that it leaves."""
+    if step.missing:
+        return unrun(step)
+    row = {"name": step.name, "command": step.shown()}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [part.replace("{seconds}", str(int(limit * TOLD))) for part in step.command]
+        if command[0] == "{raglan}":
+            command = [*raglan.runner, raglan.binary, *command[1:]]
+        began = time.monotonic()
+        with open(os.path.join(folder, "stdout"), "w+b") as out, open(os.path.join(folder, "stderr"), "w+b") as errors:
+            row["ended"] = wait(command, folder, out, errors, limit + grace)
+        row["seconds"] = round(time.monotonic() - began, 2)
+        files = {}
+        for name in sorted(os.listdir(folder)):
+            path = os.path.join(folder, name)
+            if os.path.isfile(path):
+                files[name] = end_of(path)
+        said, logged = files.pop("stdout", b""), files.pop("stderr", b"")
+        row["words"] = "" if row["ended"] == 0 else (logged or said).decode("utf-8", "replace")[-WORDS:]
+        kept = {f"{step.name}.{name}": data for name, data in files.items()}
+        kept[f"{step.name}.json" if said.lstrip().startswith(b"{") else f"{step.name}.txt"] = said
+        kept[f"{step.name}.log"] = logged
+        return row, {name: data for name, data in kept.items() if data}
+
+
+def wait(command, folder, out, errors, seconds):
+    """The exit code, or words for any other end. The whole process group goes when the time is over."""
+    try:
+        child = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, start_new_session=True
+        )
+    except OSError as error:
+        errors.write(str(error).encode())
+        return "not started"
+    try:
+        code = child.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        code = None
+    except BaseException:
+        os.killpg(child.pid, signal.SIGKILL)
+        raise
+    if code is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        return f"killed after {seconds:.0f} s"
+    return code if code >= 0 else f"signal {signal.Signals(-code).name}"
+
+
+def end_of(path):
+    """A file's bytes, of a long one the last."""
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - FILE_BYTES))
+        return file.read()
+
+
+def first_archive(folders, stage):
+    """The files of the stage's archive in the first folder that has it."""
+    for folder in folders:
+        path = os.path.join(folder, f"{stage}.tar.gz")
+        if os.path.isfile(path):
+            return read_archive(path)
+    return {}
+
+
+def read_archive(path):
+    """Name to bytes of every file; empty where the archive is broken."""
+    try:
+        with tarfile.open(path) as archive:
+            return {
+                member.name: archive.extractfile(member).read() for member in archive.getmembers() if member.isfile()
+            }
+    except (OSError, tarfile.TarError, EOFError) as error:
+        print(f"gpu-record: {path}: {error}; taken as absent", file=sys.stderr)
+        return {}
+
+
+def write_archive(path, files):
+    """Writes a .tar.gz in one move; leaves out the largest logs where it would be over its limit."""
+    files = dict(files)
+    while True:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mtime = len(data), int(time.time())
+                archive.addfile(member, io.BytesIO(data))
+        if buffer.tell() <= ARCHIVE_BYTES:
+            break
+        largest = max((name for name in files if name != "stage.json"), key=lambda name: len(files[name]))
+        files[largest] = b"left out: the archive would be over its limit\n"
+    with open(path + ".part", "wb") as file:
+        file.write(buffer.getvalue())
+    os.replace(path + ".part", path)

@@ -1,0 +1,147 @@
+"""The stages: their commands, at full sizes for a GPU with tens of gigabytes, at small ones for a software adapter."""
+
+import glob
+import os
+import shutil
+
+from run import Stage, Step
+
+# What a run of one size measures. The last depths are apart, since some of them may not fit: one that does not has a
+# row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
+FULL = {
+    "kernels": {
+        "products": "--formats f16,q4_0 --rows 1,8,32,512 --depth 1024",
+        "attention": "--formats f16 --rows 1,8 --depth 8192,32768,65536 --filter attention",
+        "square": "--models llama-2-7b --formats f16 --rows 4096 --depth 0 --filter linear",
+    },
+    "models": ["llama-2-7b", "llama-2-7b:q4_0", "llama-2-13b", "llama-3.1-8b", "llama-3.1-8b:q4_0", "qwen3-8b"],
+    "model_options": "--prompt 512,2048 --gen 128 --batch 1,8,32",
+    "deep": "llama-2-13b",
+    "depths": "1024,2048,4096,8192,16384,32768,49152,65536",
+    "last_depths": "66560,67584,68608,69632,70656,71680",
+    "deep_gen": "32",
+    "ragged": {
+        "llama-2-13b": "512,1024x4,2048x4,4096x3,32768",
+        "llama-3.1-8b": "512x8,2048x8,4096x8,8192x6,32768x2",
+    },
+    "ragged_gen": "64",
+    "prefill": "70000",
+    "peer_depths": "1024,4096,16384,32768,65536",
+    "longest": "81920",
+    "peer_chunk": "2048",
+}
+SMALL = {
+    "kernels": {
+        "products": "--models tiny --formats f16,q4_0 --rows 1,32 --depth 256 --repetitions 3",
+        "attention": "--models tiny --formats f16 --rows 1 --depth 1024,2048 --repetitions 3 --filter attention",
+    },
+    "models": ["tiny", "tiny:q4_0"],
+    "model_options": "--prompt 128 --gen 8 --batch 1,4 --repetitions 3",
+    "deep": "tiny",
+    "depths": "128,256,512,1024,2048",
+    "last_depths": "3072,4000",
+    "deep_gen": "8",
+    "ragged": {"tiny": "64,128,256x2,1024"},
+    "ragged_gen": "8",
+    "prefill": "2048",
+    "peer_depths": "128,512,1024",
+    "longest": "1048576",
+    "peer_chunk": "512",
+}
+
+
+def stages(root, raglan, sizes, args):
+    """Every stage; a step whose program is not at hand says what is missing."""
+    of = FULL if sizes == "full" else SMALL
+    deep, depths, each = of["deep"], of["depths"], 400 // len(of["models"])
+
+    def bench(name, options, seconds):
+        command = ["{raglan}", "bench", *options.split(), "--output", "json", "--max-seconds", "{seconds}"]
+        return Step(name, command, seconds)
+
+    def curve(name, model, depths, seconds):
+        return bench(name, f"--model synthetic:{model} --prompt 0 --gen {of['deep_gen']} --depth {depths}", seconds)
+
+    facts = [
+        Step("devices", ["{raglan}", "devices", "--json"], 60),
+        Step("adapter", ["{raglan}", "bench", "adapter", "--output", "json"], 120),
+        Step("self-test", ["{raglan}", "self-test", "--json"], 400),
+    ]
+    kernels = [
+        bench(name, f"kernels {options}", 220 if name == "products" else 110) for name, options in of["kernels"].items()
+    ]
+    models = [
+        bench(f"model-{slug(model)}", f"--model synthetic:{model} {of['model_options']}", each)
+        for model in of["models"]
+    ]
+    depth = [
+        curve("curve", deep, depths, 200),
+        curve("longest", deep, of["last_depths"], 120),
+        curve("curve-q4", f"{deep}:q4_0", depths, 120),
+    ]
+    options = f"--prompt 0 --gen {of['ragged_gen']} --ragged"
+    ragged = [
+        bench(f"ragged-{slug(model)}", f"--model synthetic:{model} {options} {lengths}", 200)
+        for model, lengths in of["ragged"].items()
+    ]
+    read = f"--model synthetic:{deep} --prompt {of['prefill']} --gen 0 --repetitions 1"
+    return [
+        Stage("self-test", facts),
+        Stage("kernels", kernels),
+        Stage("models", models),
+        Stage("depth", depth),
+        Stage("ragged", ragged),
+        Stage("prefill", [bench("prefill", read, 440)]),
+        Stage("peer-llama", llama(root, raglan, of, args)),
+        Stage("peer-torch", torch(root, of, args)),
+    ]
+
+
+def llama(root, raglan, of, args):
+    """llama.cpp's curve, ragged batch and longest context, and its greedy tokens beside raglan's."""
+    here = sorted(glob.glob(os.path.join(root, "target", "peers", "*linux-x64-vulkan*.tgz")))
+    libraries = args.llama or (here[-1] if here else None)
+    missing = None if libraries else "no libraries of llama.cpp were given by --llama (tools/peers/README.md)"
+    path = os.path.abspath(libraries or "none")
+
+    def peer(name, options, seconds):
+        script = os.path.join(root, "tools", "peers", "llama_cpp.py")
+        what, *more = options.split()
+        command = [args.python, script, what, "--libraries", path, "--max-seconds", "{seconds}"]
+        return Step(name, [*command, "--chunk", of["peer_chunk"], *scratch(), *more], seconds, missing)
+
+    model, lengths = list(of["ragged"].items())[-1]
+    script = os.path.join(root, "tools", "peers", "compare_tokens.py")
+    files = ["--libraries", path, "--model", os.path.abspath(args.model or "none")]
+    cases = ["--cases", os.path.join(root, "tools", "peers", "cases.jsonl")]
+    compare = [args.python, script, "--raglan", raglan.binary, *files, *cases]
+    no_model = None if args.model else "no GGUF file with a vocabulary was given by --model"
+    return [
+        peer("llama-curve", f"bench --model synthetic:{of['deep']} --depth {of['peer_depths']}", 190),
+        peer("llama-ragged", f"bench --model synthetic:{model} --depth 512 --ragged {lengths}", 140),
+        peer("llama-longest", f"longest --model synthetic:{of['deep']} --up-to {of['longest']}", 110),
+        Step("tokens", [*compare, "--max-seconds", "{seconds}", "--out", "tokens.json"], 400, missing or no_model),
+    ]
+
+
+def torch(root, of, args):
+    """PyTorch's products and attention, and transformers' curve."""
+
+    def peer(name, script, options, seconds):
+        path = os.path.join(root, "tools", "peers", script)
+        return Step(name, [args.python, path, "--max-seconds", "{seconds}", *options.split()], seconds)
+
+    return [
+        peer("torch", "torch_peer.py", "", 180),
+        peer("transformers", "transformers_peer.py", f"--depth {of['peer_depths']},69632,71680", 240),
+    ]
+
+
+def scratch():
+    """Memory for a peer's weights where there is room for a 13B model at f16; else the system's folder is taken."""
+    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 32 << 30
+    return ["--scratch", "/dev/shm"] if room else []
+
+
+def slug(name):
+    return name.replace(":", "-").replace(".", "-")
