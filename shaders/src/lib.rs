@@ -20,6 +20,7 @@ pub mod gated_activation;
 pub mod linear;
 pub mod matmul;
 pub mod matvec;
+pub mod matvec_int8;
 pub mod move_rows;
 pub mod rms_norm;
 pub mod rope_append;
@@ -38,6 +39,7 @@ pub static ALL: &[&Kernel] = &[
     &embedding::KERNEL,
     &rms_norm::KERNEL,
     &matvec::KERNEL,
+    &matvec_int8::KERNEL,
     &matmul::KERNEL,
     &rope_append::KERNEL,
     &attention::vector::KERNEL,
