@@ -6,7 +6,8 @@ use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::plan::{AttentionShape, Numerics, Planner};
 use raglan::shaders::linear::LinearParams;
-use raglan::shaders::{Part, Variant, WeightFormat, matmul, matvec};
+use raglan::shaders::matvec::MatvecParams;
+use raglan::shaders::{Part, WeightFormat, matmul, matvec};
 use std::time::Instant;
 
 /// Columns and inner columns: SmolLM2-135M's gate over up.
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         numerics: Numerics::Fast,
     };
     let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1 };
-    let planner = Planner::new(attention, class, &limits);
+    let planner = Planner::new(attention, class, gpu.limits(), &limits);
 
     println!("| weights | inputs | rows | GFLOP/s, median of 5 | lowest – highest |\n| --- | --- | --- | --- | --- |");
     for format in WeightFormat::ALL {
@@ -79,27 +80,27 @@ fn measure(
         add: 0,
         activation: 0,
     };
-    let choice = planner.linear(rows, cols, inner);
-    let is_matvec = std::ptr::eq(choice.kernel, &matvec::KERNEL);
+    let choice = planner.linear(rows, cols, inner, format);
     let reduce = if gpu.limits().subgroups { Part::ReduceSubgroup } else { Part::ReduceShared };
     let weight_part = Part::Weight(format);
-    let workgroups = if is_matvec {
-        matvec::workgroups(&params, &choice.schedule)
+    let few = MatvecParams::from(&params);
+    let (parts, workgroups, immediates): (&[Part], _, _) = if choice.takes_few_rows() {
+        let parts = &[weight_part, act, Part::InputAct, reduce, Part::EpiloguePlain];
+        (parts, matvec::workgroups(&few, &choice.schedule), bytemuck::bytes_of(&few))
     } else {
-        matmul::workgroups(&params, &choice.schedule)
+        let parts = &[weight_part, act, Part::EpiloguePlain];
+        (parts, matmul::workgroups(&params, &choice.schedule), bytemuck::bytes_of(&params))
     };
-    let variant: Variant = if is_matvec {
-        choice.kernel.variant(&[weight_part, act, reduce, Part::EpiloguePlain], choice.schedule)
-    } else {
-        choice.kernel.variant(&[weight_part, act, Part::EpiloguePlain], choice.schedule)
-    };
-    let buffers = [&weight, &weight, &x, &absent, &out];
+    let variant = choice.kernel.variant(parts, choice.schedule);
+    let buffers = [&weight, &weight, &x, &absent, &out, &absent, &absent];
+    let buffers = &buffers[..variant.kernel.bindings.len()];
 
+    let slices: Vec<_> = buffers.iter().map(|&buffer| buffer.into()).collect();
     let ring = gpu.step_ring(2, 16, 16)?;
     let run = |times: usize| -> Result<f64, raglan::Error> {
         let mut recorder = gpu.begin_step(&ring);
         for _ in 0..times {
-            recorder.dispatch(&variant, &buffers.map(Into::into), bytemuck::bytes_of(&params), workgroups);
+            recorder.dispatch(&variant, &slices, immediates, workgroups);
         }
         let started = Instant::now();
         recorder.submit()?.collect()?;

@@ -44,7 +44,7 @@ fn main() {
             numerics,
         };
         let limits = StepLimits { max_batch_tokens: 768, max_sequences: 257, max_adjustments: 1 };
-        let planner = Planner::new(shape, AdapterClass::Hardware, &limits);
+        let planner = Planner::new(shape, AdapterClass::Hardware, &AdapterLimits::most(), &limits);
         let batch = batch(if numerics == Numerics::Fast { 16 } else { CHUNK }, forks, prompt);
         let mut plan = Plan::default();
         let mut times: Vec<f64> = (0..STEPS + 20)
