@@ -155,21 +155,24 @@ impl Stepper {
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let most = self.limits.max_batch_tokens;
         let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
-        let mut variants: Vec<_> = sizes.flat_map(|size| self.rehearse(size)).collect();
+        let mut variants: Vec<_> = sizes
+            .flat_map(|size| {
+                self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
+            })
+            .collect();
         let mut seen = FxHashSet::default();
         variants.retain(|variant| seen.insert(variant.clone()));
         self.gpu.compile(&variants, progress)
     }
 
-    /// What a step of so many tokens, as many sequences as there may be among them, would dispatch.
+    /// What a step would dispatch.
     #[doc(hidden)]
-    pub fn rehearse(&self, tokens: usize) -> Vec<Variant> {
-        let batch = Batch::rehearsal(tokens, self.limits.max_sequences, self.kv_cache.slots.len());
-        let plan = self.kernels.planner.plan(&batch);
+    pub fn rehearse(&self, batch: &Batch) -> Vec<Variant> {
+        let plan = self.kernels.planner.plan(batch);
         let recorder = self.gpu.begin_rehearsal(&self.ring);
         let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
-        let logits = self.decoder.forward(&mut ops, &batch, &self.kv_cache, self.sampler.samples(), 0);
-        self.sampler.pick(&mut ops, logits, &batch);
+        let logits = self.decoder.forward(&mut ops, batch, &self.kv_cache, self.sampler.samples(), 0);
+        self.sampler.pick(&mut ops, logits, batch);
         ops.recorder.into_rehearsed()
     }
 

@@ -14,11 +14,11 @@ use crate::cost::AdapterClass;
 use crate::segments::MAX_SEGMENTS;
 pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
+use raglan_shaders::AdapterLimits;
 use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
-use raglan_shaders::AdapterLimits;
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
 

@@ -84,7 +84,8 @@ impl Weights {
         let embedding = loader.matrix("embedding", &[(Role::Embedding, None)], false)?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(spec, layer)).collect::<Result<_, Error>>()?;
         let final_norm = loader.vector(Role::FinalNorm)?;
-        let lm_head = if spec.has.lm_head { Some(loader.matrix("lm_head", &[(Role::LmHead, None)], false)?) } else { None };
+        let lm_head =
+            if spec.has.lm_head { Some(loader.matrix("lm_head", &[(Role::LmHead, None)], false)?) } else { None };
         loader.uploader.finish()?;
         progress(total, total);
         Ok(Weights { embedding, layers, final_norm, lm_head })

@@ -56,15 +56,8 @@ impl From<&LinearParams> for MatvecParams {
     }
 }
 
-pub(crate) const BINDINGS: &[Access] = &[
-    Access::Read,
-    Access::Read,
-    Access::Read,
-    Access::Read,
-    Access::ReadWrite,
-    Access::Read,
-    Access::Read,
-];
+pub(crate) const BINDINGS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite, Access::Read, Access::Read];
 
 pub(crate) const TUNABLES: &[Tunable] = &[
     Tunable { name: "LANES", values: &[64, 32, 128, 256] },

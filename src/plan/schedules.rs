@@ -76,7 +76,8 @@ impl Planner {
             false => (4, 1),
         };
         let shape = [rows as u32, cols as u32, inner as u32];
-        let fallbacks = [(lanes, tile_m, tile_n, unroll), (lanes, tile_m, 8, 1), (lanes, tile_m.min(4), 8, 1), (32, 1, 8, 1)];
+        let fallbacks =
+            [(lanes, tile_m, tile_n, unroll), (lanes, tile_m, 8, 1), (lanes, tile_m.min(4), 8, 1), (32, 1, 8, 1)];
         let schedules = fallbacks.map(|(lanes, tile_m, tile_n, unroll)| {
             kernel.schedule(&[("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n), ("UNROLL", unroll)])
         });

@@ -148,7 +148,8 @@ fn deterministic_items_are_chunks_of_positions() {
         let mut rng = StdRng::seed_from_u64(seed);
         let window = [None, Some(300)][seed as usize % 2];
         let numerics = Numerics::Deterministic { longest_context: 8 * 9 * CHUNK };
-        let planner = Planner::new(shape(vec![window], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(512));
+        let planner =
+            Planner::new(shape(vec![window], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(512));
         let batch = forks(&mut rng, CHUNK, 512);
         let plan = planner.plan(&batch);
         check(&planner, &batch, &plan, &format!("seed {seed}"));
@@ -162,7 +163,8 @@ fn deterministic_items_are_chunks_of_positions() {
 #[test]
 fn what_needs_more_room_takes_more_passes() {
     let numerics = Numerics::Deterministic { longest_context: 1 << 17 };
-    let planner = Planner::new(shape(vec![None], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(64));
+    let planner =
+        Planner::new(shape(vec![None], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(64));
     let mut batch = Batch::new(1);
     batch.push((0..50).map(|_| 0), (1 << 17) - 50, &[[segment(0, 0, 1 << 17)]]);
     batch.push(0..14, 1 << 16, &[[segment(1 << 18, 0, 1 << 17)]]);

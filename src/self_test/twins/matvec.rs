@@ -141,7 +141,8 @@ fn input(rig: &Rig<'_>, form: Form, case: &Case, random: &mut Random) -> Input {
         .flat_map(|token| padded(random.values(inner).iter().map(|value| value * (1.0 + token as f32)).collect()))
         .collect();
     let x = if normed { store(Part::ActF32, &all) } else { store(rig.act, &all) };
-    let gather: Vec<u32> = (0..rows as u32).map(|row| if normed && case.bias { tokens as u32 - 1 - row } else { row }).collect();
+    let gather: Vec<u32> =
+        (0..rows as u32).map(|row| if normed && case.bias { tokens as u32 - 1 - row } else { row }).collect();
     let (mut values, mut ties) = (Vec::new(), Vec::new());
     for &row in &gather {
         let row = &x.values[row as usize * stride..][..inner];
@@ -235,7 +236,8 @@ fn wanted_sums(input: &Input, weight: &WeightRows, biases: &[f64], before: &[f64
     let (inner, sizes) = (weight.inner, absolute(&weight.values));
     let plus = |sums: Vec<f64>, before: &[f64]| sums.iter().zip(before).map(|(sum, before)| sum + before).collect();
     let values = plus(linear::twin(&input.values, &weight.values, biases, inner), before);
-    let scale = plus(linear::twin(&absolute(&input.values), &weight.magnitudes, &absolute(biases), inner), &absolute(before));
+    let scale =
+        plus(linear::twin(&absolute(&input.values), &weight.magnitudes, &absolute(biases), inner), &absolute(before));
     Wanted { values, scale, inherited: linear::twin(&input.ties, &sizes, &[], inner) }
 }
 

@@ -32,21 +32,13 @@ fn case(rig: &Rig<'_>, schedule: &Schedule, cols: usize, gather: bool, index: us
         padded(random.values(cols).iter().map(|value| value * scales[token]).collect(), stride)
     };
     let residual: Vec<f32> = (0..tokens).flat_map(|token| row(&mut random, token)).collect();
-    let params = RmsNormParams {
-        cols: cols as u32,
-        stride_quads: (stride / 4) as u32,
-        eps: 1e-5,
-        gather: gather.into(),
-    };
+    let params =
+        RmsNormParams { cols: cols as u32, stride_quads: (stride / 4) as u32, eps: 1e-5, gather: gather.into() };
     let variant = KERNEL.variant(&[rig.act, rig.reduce], schedule.clone());
     let rows: Vec<u32> = chosen.iter().map(|&token| token as u32).collect();
     let out = data::store(rig.act, &vec![UNTOUCHED; chosen.len() * stride]).bytes;
-    let inputs: [&[u8]; 4] = [
-        bytemuck::cast_slice(&residual),
-        bytemuck::cast_slice(&weight),
-        bytemuck::cast_slice(&rows),
-        &out,
-    ];
+    let inputs: [&[u8]; 4] =
+        [bytemuck::cast_slice(&residual), bytemuck::cast_slice(&weight), bytemuck::cast_slice(&rows), &out];
     let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), [chosen.len() as u32, 1, 1])?;
     let what = || format!("{variant}, {cols} columns, gather {gather}, seed {}", random.seed);
 
