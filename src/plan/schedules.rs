@@ -54,12 +54,14 @@ impl Planner {
         kernel.schedule(&[("LANES", lanes.expect("a tunable has values"))])
     }
 
-    /// How a few rows run on hardware: with what of [`matvec`]'s schedules is legal there, if anything.
+    /// How a few rows run on hardware: by what of [`matvec`]'s schedules is legal there, if anything.
     ///
-    /// Eight words of 16 bytes a lane in flight, in workgroups of 64 lanes of which a multiprocessor holds eight and more, are 64 KiB, where
-    /// 3 TB/s over 132 of them at 700 ns need 16. More rows leave fewer registers: four words. In 8 bits a lane's rounding of x
-    /// serves eight columns.
+    /// Eight words of 16 bytes a lane in flight, in workgroups of 64 lanes of which a multiprocessor holds eight and more, are
+    /// 64 KiB, where 3 TB/s over 132 of them at 700 ns need 16. What a lane does with x, and in 8 bits its rounding, serves the
+    /// columns of its workgroup: eight where the weights are 4 bits and instructions count. More rows, and the longer units of some
+    /// formats, leave registers for four words.
     fn few_rows(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> Option<LinearChoice> {
+        use WeightFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K};
         if rows > FEW_ROWS || self.class == AdapterClass::Software || self.is_deterministic() {
             return None;
         }
@@ -70,15 +72,16 @@ impl Planner {
         let widest = if cols <= 2048 { 128 } else { 64 };
         let lanes = units.next_power_of_two().clamp(32, widest);
         let tile_m = (rows as u32).next_power_of_two();
-        let (tile_n, unroll) = match is_int8 {
-            true => (8, 1),
-            false if tile_m <= 2 && units >= 2 * lanes => (4, 2),
-            false => (4, 1),
+        let (tile_n, unroll) = match format {
+            _ if is_int8 => (8, 1),
+            Q4_0 | Q4_1 | Q4K if cols >= 4096 => (8, 1),
+            Q5K | Q6K => (4, 1),
+            _ if tile_m <= 2 && units >= 2 * lanes => (4, 2),
+            _ => (4, 1),
         };
         let shape = [rows as u32, cols as u32, inner as u32];
-        let fallbacks =
-            [(lanes, tile_m, tile_n, unroll), (lanes, tile_m, 8, 1), (lanes, tile_m.min(4), 8, 1), (32, 1, 8, 1)];
-        let schedules = fallbacks.map(|(lanes, tile_m, tile_n, unroll)| {
+        let tiles = [(tile_m, tile_n, unroll), (tile_m, 4, 1), (tile_m, 8, 1), (tile_m.min(4), 8, 1)];
+        let schedules = tiles.map(|(tile_m, tile_n, unroll)| {
             kernel.schedule(&[("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n), ("UNROLL", unroll)])
         });
         let schedule = schedules.into_iter().find(|schedule| (kernel.legal)(&self.adapter, &shape, schedule))?;

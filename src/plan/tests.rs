@@ -267,3 +267,25 @@ fn deterministic_products_have_one_schedule() {
         }
     }
 }
+
+#[test]
+fn few_rows_take_a_legal_schedule_on_any_hardware() {
+    for (adapter, int8) in
+        [(AdapterLimits::least(), false), (AdapterLimits::most(), false), (AdapterLimits::most(), true)]
+    {
+        let planner = Planner::new(shape(vec![None], Numerics::Fast), AdapterClass::Hardware, &adapter, &limits(512));
+        let planner = planner.with_int8_activations(int8);
+        for format in WeightFormat::ALL {
+            for rows in 1..=9 {
+                for (cols, inner) in
+                    [(32, 256), (2048, 2048), (5120, 13_824), (32_000, 5120), (262_144, 4096), (500_000, 512)]
+                {
+                    let choice = planner.linear(rows, cols, inner, format);
+                    assert_eq!(choice.takes_few_rows(), rows < 9, "{rows} × {cols} × {inner}");
+                    let shape = [rows, cols, inner].map(|size| size as u32);
+                    assert!((choice.kernel.legal)(&adapter, &shape, &choice.schedule), "{rows} × {cols}: {choice:?}");
+                }
+            }
+        }
+    }
+}
