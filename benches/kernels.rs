@@ -84,14 +84,14 @@ fn measure(
     let reduce = if gpu.limits().subgroups { Part::ReduceSubgroup } else { Part::ReduceShared };
     let weight_part = Part::Weight(format);
     let few = MatvecParams::from(&params);
-    let (parts, workgroups, immediates): (&[Part], _, _) = if choice.takes_few_rows() {
-        let parts = &[weight_part, act, Part::InputAct, reduce, Part::EpiloguePlain];
+    let (parts, workgroups, immediates) = if choice.takes_few_rows() {
+        let parts = vec![weight_part, act, Part::InputAct, reduce, Part::EpiloguePlain];
         (parts, matvec::workgroups(&few, &choice.schedule), bytemuck::bytes_of(&few))
     } else {
-        let parts = &[weight_part, act, Part::EpiloguePlain];
+        let parts = vec![weight_part, act, Part::EpiloguePlain];
         (parts, matmul::workgroups(&params, &choice.schedule), bytemuck::bytes_of(&params))
     };
-    let variant = choice.kernel.variant(parts, choice.schedule);
+    let variant = choice.kernel.variant(&parts, choice.schedule);
     let buffers = [&weight, &weight, &x, &absent, &out, &absent, &absent];
     let buffers = &buffers[..variant.kernel.bindings.len()];
 

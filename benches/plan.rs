@@ -8,6 +8,7 @@ use raglan::request::{Request, RequestId, SamplingParams};
 use raglan::scheduler::{Scheduler, SchedulerOptions};
 use raglan::segments::{Policy, Segment, SlotGroups};
 use raglan::sequence::Sequence;
+use raglan::shaders::AdapterLimits;
 use raglan::shaders::attention::CHUNK;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
