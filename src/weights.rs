@@ -19,7 +19,7 @@ pub struct Matrix {
     pub rows: usize,
     /// Columns.
     pub inner: usize,
-    /// Where each stacked projection starts.
+    /// Where each stacked projection starts, or would were they not in turn.
     pub starts: SmallVec<[usize; 3]>,
     /// Two projections of one format: rows of the first and of the second in turn.
     pub interleaved: bool,

@@ -1,7 +1,7 @@
 // x * weight^T for a few rows of x: bound by reading the weights, so each is read once.
-// A workgroup computes TILE_N columns of out for up to TILE_M rows. Its lanes stride over the units of the weights, the finest
-// that a format decodes, so that neighbouring lanes load neighbouring words; a lane has UNROLL units of every column in flight before
-// it uses the first. Of a unit's group of quads the products with the quants are summed first, and scaled once.
+// A workgroup computes TILE_N columns of out for up to TILE_M rows. Its lanes stride over the units of the weights, the
+// finest that a format decodes, so that neighbouring lanes load neighbouring words; a lane has UNROLL units of every column
+// in flight before it uses the first. Of a unit's group of quads the products with the quants are summed, then scaled once.
 // Linked with one of weight_*.wgsl, of act_*.wgsl, of input_*.wgsl, of reduce_*.wgsl and of epilogue_*.wgsl.
 
 struct MatvecParams {

@@ -1,5 +1,5 @@
-// As matvec.wgsl, with x in 8 bits where it meets the quants of block formats: a lane quantises each group of quads that it loads,
-// by its own largest value, and multiplies four bytes at once. Sums over a group are exact.
+// As matvec.wgsl, with x in 8 bits where it meets the quants of block formats: a lane rounds each group of quads that it
+// loads to whole 127ths of the group's largest value, and multiplies four bytes at once. Sums over a group are exact.
 // Linked with one of weight_*.wgsl of blocks, of act_*.wgsl, of input_*.wgsl, of reduce_*.wgsl and of epilogue_*.wgsl.
 
 struct MatvecParams {

@@ -1,6 +1,6 @@
-// Inputs of a product for few rows: rows of the residual stream, root-mean-square normed on the way. What is the same for a
-// whole row, 1 / sqrt(mean(x * x) + eps), scales the sums when they are done; until then a lane multiplies by the norm's weights and
-// adds squares up.
+// Inputs of a product for few rows: rows of the residual stream, root-mean-square normed on the way. What is the same for
+// a whole row, 1 / sqrt(mean(x * x) + eps), scales the sums when they are done; until then a lane multiplies by the norm's
+// weights and adds squares up.
 // Needs `params.blocks`: stretches of 32 columns of x, and `params.gather`.
 // Source: Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
 

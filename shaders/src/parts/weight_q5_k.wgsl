@@ -66,14 +66,16 @@ fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
 }
 
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
-    return ((words.word[i] >> (4u * group)) & 0x0f0f0f0fu) | (((words.high[i] >> (unit % 8u / 2u * 2u + group)) & 0x01010101u) << 4u);
+    let high = (words.high[i] >> (unit % 8u / 2u * 2u + group)) & 0x01010101u;
+    return ((words.word[i] >> (4u * group)) & 0x0f0f0f0fu) | (high << 4u);
 }
 
 // The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
 fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
     let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
     let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
-    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - (vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero);
+    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
+    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
 }
 
 fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {

@@ -61,7 +61,8 @@ fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
 fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
     let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
     let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
-    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - (vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero);
+    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
+    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
 }
 
 fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {

@@ -101,13 +101,7 @@ pub(super) const ALL: &[Mutant] = &[
         "unit / 2u * 16u + group * 8u + unit % 2u * 4u",
         "unit * 8u + group * 4u",
     ),
-    mutant(
-        "matvec/q5_k",
-        "matvec",
-        "high_bits_ignored",
-        " | (((words.high[i] >> (unit % 8u / 2u * 2u + group)) & 0x01010101u) << 4u)",
-        "",
-    ),
+    mutant("matvec/q5_k", "matvec", "high_bits_ignored", " | (high << 4u);", ";"),
     mutant("matvec/q6_k", "matvec", "one_scale_for_32", " - 8u * (unit % 2u)", ""),
     mutant(
         "matvec/q6_k",
