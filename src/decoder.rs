@@ -4,7 +4,7 @@ use crate::batch::{Batch, StepLimits};
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu};
 use crate::kv_cache::{KvCache, KvShape};
-use crate::ops::{Kernels, Ops, Partials, RopeShape, Rows, Types};
+use crate::ops::{Kernels, Norm, Ops, Partials, Product, RopeShape, Rows, Types};
 use crate::plan::{AttentionShape, Capacity, Numerics};
 use crate::weights::Weights;
 use raglan_models::ModelSpec;
@@ -41,11 +41,11 @@ struct Inputs {
 #[derive(Debug)]
 struct Scratch {
     residual: Rows,
-    delta: Rows,
     normed: Rows,
     qkv: Rows,
     q: Rows,
     attended: Rows,
+    /// Empty where gates and ups are in turn in every layer.
     gate_up: Rows,
     activated: Rows,
     /// Two, so that a step's logits outlive the submission of the next.
@@ -152,37 +152,40 @@ impl Decoder {
     /// in one of two buffers by `parity`.
     pub fn forward(&self, ops: &mut Ops<'_>, batch: &Batch, kv: &KvCache, samples: &Buffer, parity: usize) -> &Rows {
         let (spec, shape, inputs, s) = (&self.spec, &self.shape, &self.inputs, &self.scratch);
-        let (tokens, norm) = (batch.tokens(), (spec.hidden_size, spec.rms_norm_eps));
+        let tokens = batch.tokens();
+        let norm = |weight| Norm { weight, cols: spec.hidden_size, eps: spec.rms_norm_eps, gather: None };
         let unturned = RopeShape { rotary_dim: 0, ..*shape };
 
         for layer in &kv.layers {
             ops.move_rows((layer, kv.slots[layer.group]), shape, &inputs.moves);
         }
         ops.embedding(&self.weights.embedding, &inputs.token_ids, samples, tokens, &s.residual); // [tokens, hidden]
-        let mut delta = None;
         for (layer, w) in self.weights.layers.iter().enumerate() {
             let rope = if spec.layers[layer].rope { shape } else { &unturned };
             let group = kv.layers[layer].group;
             let (arenas, places) = ((&kv.layers[layer], kv.slots[group]), &inputs.places[group]);
             let qk_norm = w.qk_norm.as_ref().map(|(q, k)| (q, k, spec.rms_norm_eps));
 
-            ops.rms_norm(&s.residual, delta, &w.input_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
-            ops.linear(&s.normed, &w.qkv, tokens, &s.qkv); // [tokens, q + k + v]
+            ops.norm_linear(&s.residual, norm(&w.input_norm), &w.qkv, tokens, &s.normed, Product::Stored(&s.qkv)); // [tokens, q + k + v]
             ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, &s.q, arenas); // [tokens, q]
             ops.attention(&s.q, arenas, shape, self.windows[group], &inputs.partials, &s.attended); // [tokens, q]
-            ops.linear(&s.attended, &w.o, tokens, &s.delta); // [tokens, hidden]
+            ops.linear(&s.attended, &w.o, tokens, Product::Added(&s.residual)); // [tokens, hidden]
 
-            ops.rms_norm(&s.residual, Some(&s.delta), &w.post_attention_norm, norm, tokens, None, &s.normed); // [tokens, hidden]
-            ops.linear(&s.normed, &w.gate_up, tokens, &s.gate_up); // [tokens, gate + up]
-            ops.gated_activation(&s.gate_up, w.gate_up.starts[1], tokens, spec.hidden_act, &s.activated); // [tokens, intermediate]
-            ops.linear(&s.activated, &w.down, tokens, &s.delta); // [tokens, hidden]
-            delta = Some(&s.delta);
+            let mlp_norm = norm(&w.post_attention_norm);
+            if w.gate_up.interleaved {
+                let gated = Product::Gated(&s.activated, spec.hidden_act);
+                ops.norm_linear(&s.residual, mlp_norm, &w.gate_up, tokens, &s.normed, gated); // [tokens, intermediate]
+            } else {
+                ops.norm_linear(&s.residual, mlp_norm, &w.gate_up, tokens, &s.normed, Product::Stored(&s.gate_up)); // [tokens, gate + up]
+                ops.gated_activation(&s.gate_up, w.gate_up.starts[1], tokens, spec.hidden_act, &s.activated); // [tokens, intermediate]
+            }
+            ops.linear(&s.activated, &w.down, tokens, Product::Added(&s.residual)); // [tokens, hidden]
         }
         let (rows, logits) = (batch.logit_rows.len(), &s.logits[parity]);
         if rows > 0 {
             let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embedding);
-            ops.rms_norm(&s.residual, delta, &self.weights.final_norm, norm, rows, Some(&inputs.logit_rows), &s.normed); // [rows, hidden]
-            ops.linear(&s.normed, lm_head, rows, logits); // [rows, vocab]
+            let final_norm = Norm { gather: Some(&inputs.logit_rows), ..norm(&self.weights.final_norm) };
+            ops.norm_linear(&s.residual, final_norm, lm_head, rows, &s.normed, Product::Stored(logits)); // [rows, vocab]
         }
         logits
     }
@@ -226,15 +229,15 @@ impl Scratch {
         let (tokens, act, layer) = (limits.max_batch_tokens, types.act_bytes(), &weights.layers[0]);
         let hidden = round_up(spec.hidden_size, BLOCK);
         let lm_head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
+        let all_in_turn = weights.layers.iter().all(|layer| layer.gate_up.interleaved);
         let logits = || rows("logits", lm_head.rows, 4, limits.max_sequences);
         Ok(Scratch {
             residual: rows("residual", hidden, 4, tokens)?,
-            delta: rows("delta", hidden, 4, tokens)?,
             normed: rows("normed", hidden, act, tokens)?,
             qkv: rows("qkv", layer.qkv.rows, 4, tokens)?,
             q: rows("q", spec.num_attention_heads * head_stride, act, tokens)?,
             attended: rows("attended", round_up(spec.num_attention_heads * spec.head_dim, BLOCK), act, tokens)?,
-            gate_up: rows("gate up", layer.gate_up.rows, 4, tokens)?,
+            gate_up: rows("gate up", layer.gate_up.rows, 4, if all_in_turn { 0 } else { tokens })?,
             activated: rows("activated", round_up(spec.intermediate_size, BLOCK), act, tokens)?,
             logits: [logits()?, logits()?],
         })

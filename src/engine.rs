@@ -30,6 +30,7 @@ use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::Variant;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 
@@ -86,6 +87,10 @@ impl Stepper {
             let message = format!("pipeline is {}, wanted 1 or 2 steps in flight", options.pipeline);
             return Err(Error::Request { message });
         }
+        if options.deterministic && options.int8_activations {
+            let message = "int8_activations are for few rows alone, so that a deterministic run cannot have them";
+            return Err(Error::Request { message: message.to_owned() });
+        }
         let spec = checkpoint.spec();
         let types =
             Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
@@ -97,8 +102,10 @@ impl Stepper {
         let kv_shape = kv_shape(spec, &attention);
         let windows = attention.windows.clone();
         let limits = step_limits(gpu, spec, &attention, options)?;
-        let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-        let kernels = Kernels::new(gpu, types, Planner::new(attention, class, gpu.limits(), &limits))?;
+        let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
+        let class = options.class.unwrap_or(own_class);
+        let planner = Planner::new(attention, class, gpu.limits(), &limits);
+        let kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
         let room = CacheRoom {
             shape: &kv_shape,
@@ -153,21 +160,27 @@ impl Stepper {
     /// # Errors
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
-        let mut variants = Vec::new();
         let most = self.limits.max_batch_tokens;
         let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
-        for size in sizes {
-            let batch = Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len());
-            let plan = self.kernels.planner.plan(&batch);
-            let recorder = self.gpu.begin_rehearsal(&self.ring);
-            let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
-            let logits = self.decoder.forward(&mut ops, &batch, &self.kv_cache, self.sampler.samples(), 0);
-            self.sampler.pick(&mut ops, logits, &batch);
-            variants.extend(ops.recorder.into_rehearsed());
-        }
+        let mut variants: Vec<_> = sizes
+            .flat_map(|size| {
+                self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
+            })
+            .collect();
         let mut seen = FxHashSet::default();
         variants.retain(|variant| seen.insert(variant.clone()));
         self.gpu.compile(&variants, progress)
+    }
+
+    /// What a step would dispatch.
+    #[doc(hidden)]
+    pub fn rehearse(&self, batch: &Batch) -> Vec<Variant> {
+        let plan = self.kernels.planner.plan(batch);
+        let recorder = self.gpu.begin_rehearsal(&self.ring);
+        let mut ops = Ops { recorder, kernels: &self.kernels, plan: &plan };
+        let logits = self.decoder.forward(&mut ops, batch, &self.kv_cache, self.sampler.samples(), 0);
+        self.sampler.pick(&mut ops, logits, batch);
+        ops.recorder.into_rehearsed()
     }
 
     /// The model.

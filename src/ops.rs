@@ -10,11 +10,14 @@ mod rope_append;
 mod sampling;
 
 pub use attention::Partials;
+pub use linear::Product;
+pub use rms_norm::Norm;
 pub use rope_append::{QkNorm, RopeShape};
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::plan::{Plan, Planner};
+use raglan_models::Activation;
 use raglan_shaders::Part;
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
@@ -99,4 +102,12 @@ pub struct Ops<'a> {
     pub kernels: &'a Kernels,
     /// This step's work items.
     pub plan: &'a Plan,
+}
+
+/// An activation as the kernels' immediates name it.
+fn activation_number(activation: Activation) -> u32 {
+    match activation {
+        Activation::Silu => 0,
+        Activation::GeluTanh => 1,
+    }
 }

@@ -193,6 +193,8 @@ fn chunks(longest_context: usize, tokens: usize) -> usize {
 pub struct Planner {
     shape: AttentionShape,
     class: AdapterClass,
+    adapter: AdapterLimits,
+    int8_activations: bool,
     tile_lanes: usize,
     /// By rows to a workgroup.
     vector: [Schedule; 4],
@@ -207,7 +209,12 @@ impl Planner {
         let is_deterministic = shape.numerics != Numerics::Fast;
         let tile_lanes = if is_deterministic && class == AdapterClass::Software { 16 } else { 32 };
         let vector = schedules::vector_schedules(&shape, class, adapter);
-        Planner { shape, class, tile_lanes, vector, capacity }
+        Planner { shape, class, adapter: adapter.clone(), int8_activations: false, tile_lanes, vector, capacity }
+    }
+
+    /// The same, with x in 8 bits where a few rows meet weights in blocks.
+    pub fn with_int8_activations(self, int8_activations: bool) -> Self {
+        Planner { int8_activations, ..self }
     }
 
     /// What a plan may hold at most.

@@ -3,6 +3,7 @@
 
 mod batched;
 mod data;
+mod dispatches;
 mod golden;
 mod memory;
 mod moved;
@@ -103,6 +104,7 @@ impl Adapters {
 /// Every test, in the order in which a kernel's failure explains a model's.
 pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
+    tests.extend(dispatches::tests());
     tests.extend(golden::tests());
     tests.extend(ragged::tests());
     tests.extend(batched::tests());

@@ -9,11 +9,12 @@ use crate::gpu::{Buffer, Gpu, Uploader};
 use raglan_models::{Checkpoint, Format, LayerRole, ModelSpec, Role, Tensor};
 use raglan_shaders::{BLOCK, WeightFormat, round_up};
 use smallvec::SmallVec;
+use std::ops::Range;
 
 /// The longest row that goes through the upload ring.
 const MAX_ROW_BYTES: usize = 2 << 20;
 
-/// One or more projections of the same input, stacked: `[rows, inner]`, rows of each padded with zeros to whole blocks.
+/// One or more projections of the same input, stacked or in turn: `[rows, inner]`, rows of each padded with zeros to whole blocks.
 #[derive(Debug)]
 pub struct Matrix {
     /// In the order of their rows.
@@ -22,8 +23,10 @@ pub struct Matrix {
     pub rows: usize,
     /// Columns.
     pub inner: usize,
-    /// Where each stacked projection starts.
+    /// Where each stacked projection starts, or would were they not in turn.
     pub starts: SmallVec<[usize; 3]>,
+    /// Two projections of one format: rows of the first and of the second in turn.
+    pub interleaved: bool,
     /// `[rows]` in f32.
     pub bias: Option<Buffer>,
 }
@@ -67,7 +70,7 @@ pub struct LayerWeights {
     pub o: Matrix,
     /// `[hidden_size]`
     pub post_attention_norm: Buffer,
-    /// gate over up.
+    /// gate and up in turn, or gate over up where their formats differ.
     pub gate_up: Matrix,
     /// `[hidden_size, intermediate_size]`
     pub down: Matrix,
@@ -83,10 +86,11 @@ impl Weights {
         let random = if checkpoint.is_synthetic() { Some(Random::new(gpu)?) } else { None };
         let mut loader = Loader { gpu, checkpoint, random, uploader: gpu.uploader()?, progress, done: 0, total };
         let spec = checkpoint.spec();
-        let embedding = loader.matrix("embedding", &[(Role::Embedding, None)])?;
+        let embedding = loader.matrix("embedding", &[(Role::Embedding, None)], false)?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(spec, layer)).collect::<Result<_, Error>>()?;
         let final_norm = loader.vector(Role::FinalNorm)?;
-        let lm_head = if spec.has.lm_head { Some(loader.matrix("lm_head", &[(Role::LmHead, None)])?) } else { None };
+        let lm_head =
+            if spec.has.lm_head { Some(loader.matrix("lm_head", &[(Role::LmHead, None)], false)?) } else { None };
         loader.uploader.finish()?;
         progress(total, total);
         Ok(Weights { embedding, layers, final_norm, lm_head })
@@ -115,12 +119,12 @@ impl Loader<'_> {
         let with_bias = |weight, bias| (role(weight), Some(role(bias)));
         Ok(LayerWeights {
             input_norm: self.vector(role(InputNorm))?,
-            qkv: self.matrix("qkv", &[with_bias(Q, QBias), with_bias(K, KBias), with_bias(V, VBias)])?,
+            qkv: self.matrix("qkv", &[with_bias(Q, QBias), with_bias(K, KBias), with_bias(V, VBias)], false)?,
             qk_norm,
-            o: self.matrix("o", &[with_bias(O, OBias)])?,
+            o: self.matrix("o", &[with_bias(O, OBias)], false)?,
             post_attention_norm: self.vector(role(PostAttentionNorm))?,
-            gate_up: self.matrix("gate_up", &[with_bias(Gate, GateBias), with_bias(Up, UpBias)])?,
-            down: self.matrix("down", &[with_bias(Down, DownBias)])?,
+            gate_up: self.matrix("gate_up", &[with_bias(Gate, GateBias), with_bias(Up, UpBias)], true)?,
+            down: self.matrix("down", &[with_bias(Down, DownBias)], false)?,
         })
     }
 
@@ -141,8 +145,8 @@ impl Loader<'_> {
         Ok(buffer)
     }
 
-    /// Stacks projections, each with the role of its bias.
-    fn matrix(&mut self, label: &str, parts: &[(Role, Option<Role>)]) -> Result<Matrix, Error> {
+    /// Stacks projections, each with the role of its bias; two of one format go in turn where `in_turn` asks for it.
+    fn matrix(&mut self, label: &str, parts: &[(Role, Option<Role>)], in_turn: bool) -> Result<Matrix, Error> {
         let mut tensors: SmallVec<[Tensor<'_>; 3]> = SmallVec::new();
         let mut starts = SmallVec::new();
         let mut bias = Vec::new();
@@ -163,90 +167,93 @@ impl Loader<'_> {
             bias.resize(rows, 0.0);
             tensors.push(tensor);
         }
-        let inner = tensors[0].cols;
-        let mut pieces = SmallVec::new();
-        for spans in piece_spans(&tensors, self.gpu.limits().max_binding_bytes) {
-            pieces.push(self.piece(label, &tensors, &starts, &spans)?);
+        let (inner, interleaved) = (tensors[0].cols, in_turn && tensors[0].format == tensors[1].format);
+        let stacked = Stacked { tensors, starts, rows, interleaved };
+        let pieces = stacked.pieces(self.gpu.limits().max_binding_bytes);
+        let pieces = pieces.into_iter().map(|rows| self.piece(label, &stacked, rows)).collect::<Result<_, Error>>()?;
+        if interleaved {
+            bias = (0..rows).map(|row| bias[stacked.starts[row % 2] + row / 2]).collect();
         }
         let bias = if has_bias { Some(self.upload_f32(&bias)?) } else { None };
-        Ok(Matrix { pieces, rows, inner, starts, bias })
+        Ok(Matrix { pieces, rows, inner, starts: stacked.starts, interleaved, bias })
     }
 
-    fn piece(&mut self, label: &str, tensors: &[Tensor<'_>], starts: &[usize], spans: &[Span]) -> Result<Piece, Error> {
-        let format = weight_format(tensors[spans[0].tensor].format);
-        let row_bytes = format.gpu_row_bytes(tensors[0].cols);
+    fn piece(&mut self, label: &str, stacked: &Stacked<'_>, rows: Range<usize>) -> Result<Piece, Error> {
+        let (tensor, _) = stacked.place(rows.start);
+        let format = weight_format(tensor.format);
+        let row_bytes = format.gpu_row_bytes(tensor.cols);
         if row_bytes > MAX_ROW_BYTES {
-            let name = tensors[spans[0].tensor].name.to_owned();
-            return Err(Error::RowTooLong { name, met: row_bytes, limit: MAX_ROW_BYTES });
+            return Err(Error::RowTooLong { name: tensor.name.to_owned(), met: row_bytes, limit: MAX_ROW_BYTES });
         }
-        let rows: usize = spans.iter().map(|span| span.rows).sum();
-        let first_row = starts[spans[0].tensor] + spans[0].first_row;
-        let bytes = (rows * row_bytes) as u64;
+        let bytes = (rows.len() * row_bytes) as u64;
         let buffer = self.gpu.buffer(label, bytes)?;
         if let Some(random) = &mut self.random {
             // Rows of padding too: nothing reads what they give.
-            random.fill(&buffer, format, tensors[0].cols, rows)?;
-            return Ok(self.uploaded(buffer, format, rows, first_row));
+            random.fill(&buffer, format, tensor.cols, rows.len())?;
+            return Ok(self.uploaded(buffer, format, rows));
         }
         self.uploader.upload(&buffer, 0, bytes, row_bytes as u64, |start, part| {
             for (index, out) in part.chunks_exact_mut(row_bytes).enumerate() {
-                let mut row = start as usize / row_bytes + index;
-                let mut spans = spans.iter();
-                let span = loop {
-                    let span = spans.next().expect("rows of a piece lie in its spans");
-                    if row < span.rows {
-                        break span;
-                    }
-                    row -= span.rows;
-                };
-                let tensor = &tensors[span.tensor];
-                match span.first_row + row {
-                    row if row < tensor.rows => format.regroup(tensor.row(row), out),
+                match stacked.place(rows.start + start as usize / row_bytes + index) {
+                    (tensor, row) if row < tensor.rows => format.regroup(tensor.row(row), out),
                     _ => out.fill(0),
                 }
             }
         })?;
-        Ok(self.uploaded(buffer, format, rows, first_row))
+        Ok(self.uploaded(buffer, format, rows))
     }
 
-    fn uploaded(&mut self, buffer: Buffer, format: WeightFormat, rows: usize, first_row: usize) -> Piece {
+    fn uploaded(&mut self, buffer: Buffer, format: WeightFormat, rows: Range<usize>) -> Piece {
         self.done += buffer.bytes();
         (self.progress)(self.done.min(self.total), self.total);
-        Piece { buffer, format, first_row, rows }
+        Piece { buffer, format, first_row: rows.start, rows: rows.len() }
     }
 }
 
-/// Consecutive rows of one tensor, with its padding.
-struct Span {
-    tensor: usize,
-    first_row: usize,
+/// Tensors whose rows make a matrix.
+struct Stacked<'a> {
+    tensors: SmallVec<[Tensor<'a>; 3]>,
+    /// Where each begins, with its padding.
+    starts: SmallVec<[usize; 3]>,
     rows: usize,
+    /// Rows of the two are in turn.
+    interleaved: bool,
 }
 
-/// Rows of stacked tensors → pieces of one format, each within a binding.
-fn piece_spans(tensors: &[Tensor<'_>], max_binding_bytes: u64) -> Vec<Vec<Span>> {
-    let mut pieces: Vec<Vec<Span>> = Vec::new();
-    let mut room = 0;
-    for (index, tensor) in tensors.iter().enumerate() {
-        let row_bytes = weight_format(tensor.format).gpu_row_bytes(tensor.cols) as u64;
-        let most = ((max_binding_bytes / row_bytes) as usize / BLOCK * BLOCK).max(BLOCK);
-        if index == 0 || tensors[index - 1].format != tensor.format {
-            room = 0;
+impl<'a> Stacked<'a> {
+    /// The tensor of a row, and the row of that; past the tensor's last it is padding.
+    fn place(&self, row: usize) -> (&Tensor<'a>, usize) {
+        if self.interleaved {
+            return (&self.tensors[row % 2], row / 2);
         }
-        let rows = round_up(tensor.rows, BLOCK);
-        let mut first_row = 0;
-        while first_row < rows {
-            if room == 0 {
-                pieces.push(Vec::new());
-                room = most;
-            }
-            let taken = room.min(rows - first_row);
-            pieces.last_mut().expect("a piece was opened").push(Span { tensor: index, first_row, rows: taken });
-            first_row += taken;
-            room -= taken;
-        }
+        let index = self.starts.partition_point(|&start| start <= row) - 1;
+        (&self.tensors[index], row - self.starts[index])
     }
-    pieces
+
+    /// Rows of one format each, as many as a binding takes.
+    fn pieces(&self, max_binding_bytes: u64) -> Vec<Range<usize>> {
+        let mut pieces: Vec<Range<usize>> = Vec::new();
+        let ends = self.starts[1..].iter().copied().chain([self.rows]);
+        for ((index, tensor), end) in self.tensors.iter().enumerate().zip(ends) {
+            let row_bytes = weight_format(tensor.format).gpu_row_bytes(tensor.cols) as u64;
+            let most = ((max_binding_bytes / row_bytes) as usize / BLOCK * BLOCK).max(BLOCK);
+            let mut first = self.starts[index];
+            let mut room = match pieces.last() {
+                Some(piece) if self.tensors[index - 1].format == tensor.format => most - piece.len(),
+                _ => 0,
+            };
+            while first < end {
+                if room == 0 {
+                    pieces.push(first..first);
+                    room = most;
+                }
+                let taken = room.min(end - first);
+                (first, room) = (first + taken, room - taken);
+                pieces.last_mut().expect("a piece was opened").end = first;
+            }
+        }
+        pieces
+    }
 }
 
 /// The kernels' name of a checkpoint's format.
@@ -277,15 +284,29 @@ mod tests {
 
     #[test]
     fn stacked_tensors_share_a_piece_until_the_format_or_the_binding_ends() {
-        let shape = |tensors: &[Tensor<'_>], binding| -> Vec<Vec<(usize, usize, usize)>> {
-            let spans = piece_spans(tensors, binding);
-            spans.iter().map(|piece| piece.iter().map(|s| (s.tensor, s.first_row, s.rows)).collect()).collect()
+        let pieces = |tensors: &[Tensor<'static>], binding| {
+            let mut starts = SmallVec::new();
+            let mut rows = 0;
+            for tensor in tensors {
+                starts.push(rows);
+                rows += round_up(tensor.rows, BLOCK);
+            }
+            let stacked = Stacked { tensors: tensors.into(), starts, rows, interleaved: false };
+            stacked.pieces(binding)
         };
         let q4 = tensor(Format::Q4_0, 33);
         let f16 = tensor(Format::F16, 64);
-        assert_eq!(shape(&[q4, q4, f16], 1 << 20), [vec![(0, 0, 64), (1, 0, 64)], vec![(2, 0, 64)]]);
+        assert_eq!(pieces(&[q4, q4, f16], 1 << 20), [0..128, 128..192]);
         // A row of 64 f16 takes 128 bytes: 32 rows to a binding of 4 KiB.
-        assert_eq!(shape(&[f16], 4096), [vec![(0, 0, 32)], vec![(0, 32, 32)]]);
-        assert_eq!(shape(&[f16, f16], 128 * 96), [vec![(0, 0, 64), (1, 0, 32)], vec![(1, 32, 32)]]);
+        assert_eq!(pieces(&[f16], 4096), [0..32, 32..64]);
+        assert_eq!(pieces(&[f16, f16], 128 * 96), [0..96, 96..128]);
+    }
+
+    #[test]
+    fn interleaved_rows_come_in_turn() {
+        let tensors = [tensor(Format::F16, 33), Tensor { name: "u", ..tensor(Format::F16, 33) }];
+        let stacked = Stacked { tensors: tensors[..].into(), starts: [0, 64][..].into(), rows: 128, interleaved: true };
+        let places = [0, 1, 64, 65, 127].map(|row| stacked.place(row)).map(|(tensor, row)| (tensor.name, row));
+        assert_eq!(places, [("t", 0), ("u", 0), ("t", 32), ("u", 32), ("u", 63)]);
     }
 }

@@ -80,7 +80,7 @@ pub struct Variant {
     /// The kernel.
     pub kernel: &'static Kernel,
     /// One part for each of `kernel.parts`, in that order.
-    pub parts: SmallVec<[Part; 3]>,
+    pub parts: SmallVec<[Part; 5]>,
     /// The schedule.
     pub schedule: Schedule,
 }
@@ -143,7 +143,7 @@ impl Kernel {
     /// If `parts` are not of the kernel's kinds, in its order, or the schedule has another length.
     pub fn variant(&'static self, parts: &[Part], schedule: Schedule) -> Variant {
         assert!(
-            parts.iter().map(|part| part.kind()).eq(self.parts.iter().copied()),
+            parts.len() == self.parts.len() && parts.iter().zip(self.parts).all(|(part, &kind)| part.is(kind)),
             "{} links {:?}, got {parts:?}",
             self.name,
             self.parts

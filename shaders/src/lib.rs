@@ -22,6 +22,7 @@ pub mod gated_activation;
 pub mod linear;
 pub mod matmul;
 pub mod matvec;
+pub mod matvec_int8;
 pub mod measure;
 pub mod move_rows;
 pub mod random_weights;
@@ -44,6 +45,7 @@ pub static ALL: &[&Kernel] = &[
     &embedding::KERNEL,
     &rms_norm::KERNEL,
     &matvec::KERNEL,
+    &matvec_int8::KERNEL,
     &matmul::KERNEL,
     &rope_append::KERNEL,
     &attention::vector::KERNEL,

@@ -1,8 +1,10 @@
 // x * weight^T for a few rows of x: bound by reading the weights, so each is read once.
-// A workgroup computes TILE_N columns of out for up to TILE_M rows; its lanes stride over the columns of the weights.
-// Linked with one of weight_*.wgsl, one of act_*.wgsl, one of reduce_*.wgsl and one of epilogue_*.wgsl.
+// A workgroup computes TILE_N columns of out for up to TILE_M rows. Its lanes stride over the units of the weights, the
+// finest that a format decodes, so that neighbouring lanes load neighbouring words; a lane has UNROLL units of every column
+// in flight before it uses the first. Of a unit's group of quads the products with the quants are summed, then scaled once.
+// Linked with one of weight_*.wgsl, of act_*.wgsl, of input_*.wgsl, of reduce_*.wgsl and of epilogue_*.wgsl.
 
-struct LinearParams {
+struct MatvecParams {
     rows: u32,              // of x and out
     cols: u32,              // of out in this binding: rows of the weights
     blocks: u32,            // of 32 columns of x
@@ -13,30 +15,95 @@ struct LinearParams {
     bias: u32,              // 1: add bias
     add: u32,               // 1: add to what out holds
     activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
+    norm_cols: u32,         // normed inputs: columns that count
+    eps: f32,               // normed inputs: added to the mean square
+    gather: u32,            // normed inputs, 1: row r is gather[r]
 }
 
-var<immediate> params: LinearParams;
-
-@group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
+var<immediate> params: MatvecParams;
 
 const LANES: u32 = 64u;
 const TILE_M: u32 = 1u;
 const TILE_N: u32 = 4u;
+const UNROLL: u32 = 2u;
+
+fn add_products(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return sum + a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
+}
 
 @compute @workgroup_size(LANES)
 fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
     let first_n = group.x * TILE_N;
     let first_m = group.y * TILE_M;
+    let units = params.blocks * 8u / (WEIGHT_GROUPS * WEIGHT_GROUP_QUADS);
+    var rows: array<u32, TILE_M>;
+    for (var m = 0u; m < TILE_M; m++) {
+        rows[m] = input_row(min(first_m + m, params.rows - 1u));
+    }
     var sums: array<array<f32, TILE_N>, TILE_M>;
-    for (var block = reduce.lane; block < params.blocks; block += LANES) {
-        for (var n = 0u; n < TILE_N; n++) {
-            // A row past the end repeats the last one; its sum is not stored.
-            let values = weight_block(min(first_n + n, params.cols - 1u), block);
-            for (var m = 0u; m < TILE_M; m++) {
-                let base = (min(first_m + m, params.rows - 1u) * params.blocks + block) * 8u;
-                for (var i = 0u; i < 8u; i++) {
-                    sums[m][n] += dot(act_load(x[base + i]), values.quads[i]);
+    var squares: array<f32, TILE_M>;
+    for (var first = reduce.lane; first < units; first += LANES * UNROLL) {
+        // Past a row's end its last unit comes again, and past the last row that row: neither counts.
+        var words: array<array<WeightUnit, TILE_N>, UNROLL>;
+        for (var u = 0u; u < UNROLL; u++) {
+            for (var n = 0u; n < TILE_N; n++) {
+                words[u][n] = weight_fetch(min(first_n + n, params.cols - 1u), min(first + u * LANES, units - 1u));
+            }
+        }
+        for (var u = 0u; u < UNROLL; u++) {
+            let unit = first + u * LANES;
+            if unit < units {
+                for (var g = 0u; g < WEIGHT_GROUPS; g++) {
+                    let first_quad = weight_group_quad(unit, g);
+                    var partial: array<array<f32, TILE_N>, TILE_M>;
+                    var totals: array<f32, TILE_M>; // of x, for what a format adds to every value
+                    for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
+                        let gain = input_gain(first_quad + i);
+                        var values: array<vec4<f32>, TILE_M>;
+                        for (var m = 0u; m < TILE_M; m++) {
+                            values[m] = input_load(rows[m], first_quad + i);
+                            if INPUT_NORMED == 1u {
+                                squares[m] = add_products(squares[m], values[m], values[m]);
+                                values[m] *= gain;
+                            }
+                            if WEIGHT_TERMS == 2u {
+                                totals[m] = add_products(totals[m], values[m], vec4<f32>(1.0));
+                            }
+                        }
+                        for (var n = 0u; n < TILE_N; n++) {
+                            let weights = weight_floats(words[u][n], unit, g, i);
+                            for (var m = 0u; m < TILE_M; m++) {
+                                partial[m][n] = add_products(partial[m][n], values[m], weights);
+                            }
+                        }
+                    }
+                    for (var n = 0u; n < TILE_N; n++) {
+                        let scale = weight_scale(words[u][n], unit, g);
+                        for (var m = 0u; m < TILE_M; m++) {
+                            if WEIGHT_TERMS > 0u {
+                                partial[m][n] *= scale.x;
+                            }
+                            if WEIGHT_TERMS == 2u {
+                                partial[m][n] += scale.y * totals[m];
+                            }
+                            sums[m][n] += partial[m][n];
+                        }
+                    }
                 }
+            }
+        }
+    }
+
+    var norms: array<f32, TILE_M>;
+    if INPUT_NORMED == 1u {
+        for (var m = 0u; m < TILE_M; m += 4u) {
+            var four = vec4<f32>();
+            for (var i = 0u; i < min(4u, TILE_M); i++) {
+                four[i] = squares[m + i];
+            }
+            let total = reduce_sum4(reduce, four);
+            for (var i = 0u; i < min(4u, TILE_M); i++) {
+                norms[m + i] = inverseSqrt(total[i] / f32(params.norm_cols) + params.eps);
             }
         }
     }
@@ -46,7 +113,10 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
             for (var i = 0u; i < min(4u, TILE_N); i++) {
                 four[i] = sums[m][n + i];
             }
-            let total = reduce_sum4(reduce, four);
+            var total = reduce_sum4(reduce, four);
+            if INPUT_NORMED == 1u {
+                total *= norms[m];
+            }
             if reduce.lane < min(4u, TILE_N) / 2u {
                 let pair = select(total.xy, total.zw, reduce.lane == 1u);
                 epilogue_pair(first_m + m, first_n + n + 2u * reduce.lane, pair);

@@ -5,12 +5,16 @@ use crate::WeightFormat;
 /// What a part defines; parts of one kind define the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartKind {
-    /// `weight_block`
+    /// `weight_block`, and `weight_fetch` with what decodes a unit of it
     Weight,
+    /// The same of block formats, and `weight_quants`
+    Quants,
     /// `act`, `act4`, `act_load`, `act_store`
     Act,
     /// `kv`, `kv4`, `kv_load`, `kv_store`; `kv_word`, `KV_QUADS`, `kv_decode`
     Kv,
+    /// `input_row`, `input_load`, `input_gain`, `INPUT_NORMED`
+    Input,
     /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
     Reduce,
     /// `TeamBuiltins`, `team_lane`, `team_sum`
@@ -30,6 +34,10 @@ pub enum Part {
     ActF32,
     /// Matmul and attention inputs in f16.
     ActF16,
+    /// Rows of activations, as they are.
+    InputAct,
+    /// Rows of the residual stream, normed on the way.
+    InputNormed,
     /// Keys and values in f32.
     KvF32,
     /// Keys and values in f16.
@@ -53,11 +61,20 @@ pub enum Part {
 }
 
 impl Part {
+    /// Whether it may be linked where `kind` is wanted.
+    pub fn is(self, kind: PartKind) -> bool {
+        match (self, kind) {
+            (Part::Weight(format), PartKind::Quants) => format.has_blocks(),
+            _ => self.kind() == kind,
+        }
+    }
+
     /// What it defines.
     pub fn kind(self) -> PartKind {
         match self {
             Part::Weight(_) => PartKind::Weight,
             Part::ActF32 | Part::ActF16 => PartKind::Act,
+            Part::InputAct | Part::InputNormed => PartKind::Input,
             Part::KvF32 | Part::KvF16 => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
             Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
@@ -72,6 +89,8 @@ impl Part {
             Part::Weight(format) => format.part_name(),
             Part::ActF32 => "act_f32",
             Part::ActF16 => "act_f16",
+            Part::InputAct => "input_act",
+            Part::InputNormed => "input_normed",
             Part::KvF32 => "kv_f32",
             Part::KvF16 => "kv_f16",
             Part::ReduceShared => "reduce_shared",
@@ -91,6 +110,8 @@ impl Part {
             Part::Weight(format) => format.part_source(),
             Part::ActF32 => include_str!("parts/act_f32.wgsl"),
             Part::ActF16 => include_str!("parts/act_f16.wgsl"),
+            Part::InputAct => include_str!("parts/input_act.wgsl"),
+            Part::InputNormed => include_str!("parts/input_normed.wgsl"),
             Part::KvF32 => include_str!("parts/kv_f32.wgsl"),
             Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
@@ -118,7 +139,9 @@ impl Part {
     pub fn all(kind: PartKind) -> Vec<Part> {
         match kind {
             PartKind::Weight => WeightFormat::ALL.iter().map(|&format| Part::Weight(format)).collect(),
+            PartKind::Quants => Part::all(PartKind::Weight).into_iter().filter(|part| part.is(kind)).collect(),
             PartKind::Act => vec![Part::ActF32, Part::ActF16],
+            PartKind::Input => vec![Part::InputAct, Part::InputNormed],
             PartKind::Kv => vec![Part::KvF32, Part::KvF16],
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
             PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],

@@ -1,4 +1,4 @@
-//! `rms_norm.wgsl`: residual add and norm in one dispatch.
+//! `rms_norm.wgsl`: the norm of every row, or of chosen ones.
 
 use crate::kernel::{Access, Kernel, Tunable};
 use crate::layout::gpu_struct;
@@ -13,8 +13,6 @@ gpu_struct! {
         pub stride_quads: u32,
         /// Added to the mean square.
         pub eps: f32,
-        /// 1 to add `delta` to the residual first.
-        pub add: u32,
         /// 1 to take row `rows[r]` for row `r`.
         pub gather: u32,
     }
@@ -25,7 +23,7 @@ pub static KERNEL: Kernel = Kernel {
     name: "rms_norm",
     source: include_str!("rms_norm.wgsl"),
     parts: &[PartKind::Act, PartKind::Reduce],
-    bindings: &[Access::ReadWrite, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
+    bindings: &[Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: RmsNormParams::LAYOUT,
     structs: &[],
     tunables: &[Tunable { name: "LANES", values: &[128, 32, 64, 256] }],
@@ -36,12 +34,9 @@ pub static KERNEL: Kernel = Kernel {
     },
 };
 
-/// The CPU twin on one row: returns the new residual and the norm, each `[cols]`.
-pub fn twin(params: &RmsNormParams, residual: &[f64], delta: &[f64], weight: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let add = f64::from(params.add);
-    let sum: Vec<f64> = residual.iter().zip(delta).map(|(r, d)| r + add * d).collect();
-    let mean = sum.iter().map(|x| x * x).sum::<f64>() / f64::from(params.cols);
+/// The CPU twin on one row: `[cols]`.
+pub fn twin(params: &RmsNormParams, residual: &[f64], weight: &[f64]) -> Vec<f64> {
+    let mean = residual.iter().map(|x| x * x).sum::<f64>() / f64::from(params.cols);
     let scale = 1.0 / (mean + f64::from(params.eps)).sqrt();
-    let norm = sum.iter().zip(weight).map(|(x, w)| x * w * scale).collect();
-    (sum, norm)
+    residual.iter().zip(weight).map(|(x, w)| x * w * scale).collect()
 }

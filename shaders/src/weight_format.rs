@@ -38,6 +38,30 @@ impl WeightFormat {
         }
     }
 
+    /// Whether values share scales, block by block.
+    pub const fn has_blocks(self) -> bool {
+        self.block_values() > 1
+    }
+
+    /// Values that a lane of `matvec.wgsl` takes at once: `WEIGHT_GROUPS` times `WEIGHT_GROUP_QUADS` quads.
+    pub const fn unit_values(self) -> usize {
+        match self {
+            F32 => 4,
+            F16 | Bf16 => 8,
+            Q8_0 => 16,
+            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q4K | Q5K => 32,
+            Q6K => 64,
+        }
+    }
+
+    /// Neighbouring values of a unit that share a scale: what `matvec_int8.wgsl` gives one scale of x.
+    pub const fn group_values(self) -> usize {
+        match self {
+            Q8_0 | Q4K | Q5K | Q6K => 16,
+            _ => self.unit_values(),
+        }
+    }
+
     /// The byte ranges of one block in the order in which the GPU keeps them, each range of all blocks together.
     pub const fn planes(self) -> &'static [(usize, usize)] {
         match self {

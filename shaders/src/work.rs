@@ -70,15 +70,19 @@ impl Work {
         Work::new("linear", [rows, cols, inner], read, rows * cols * out_bytes, 2 * rows * cols * inner)
     }
 
+    /// The same and `bytes` read besides: what a product is added to.
+    pub fn and_reading(self, bytes: usize) -> Work {
+        Work { read_bytes: self.read_bytes + bytes as u64, ..self }
+    }
+
     /// A kernel that reads `read` bytes of every row and writes `write`, and multiplies nothing to speak of.
     pub fn rows(label: &'static str, rows: usize, cols: usize, read: usize, write: usize) -> Work {
         Work::new(label, [rows, cols, 0], rows * read, rows * write, 0)
     }
 
-    /// The residual stream read, with `add` another read and the sum written; the norm written in `act_bytes` a number.
-    pub fn rms_norm(rows: usize, cols: usize, add: bool, act_bytes: usize) -> Work {
-        let (read, write) = if add { (8, 4) } else { (4, 0) };
-        Work::rows("rms_norm", rows, cols, cols * read, cols * (write + act_bytes))
+    /// The residual stream read, the norm written in `act_bytes` a number.
+    pub fn rms_norm(rows: usize, cols: usize, act_bytes: usize) -> Work {
+        Work::rows("rms_norm", rows, cols, 4 * cols, cols * act_bytes)
     }
 
     /// Items of one form of attention against one layer's cache: keys and values that several items share count once,

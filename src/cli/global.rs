@@ -44,6 +44,10 @@ pub(super) struct Global {
     #[arg(long, global = true, help_heading = HEADING)]
     deterministic: bool,
 
+    /// Round activations to 8 bits where a few rows meet weights of a block format: less exact, faster on some adapters
+    #[arg(long, global = true, conflicts_with = "deterministic", help_heading = HEADING)]
+    int8_activations: bool,
+
     /// Predicted time of one submit to the adapter at most; longer steps are cut
     #[arg(long, global = true, value_name = "MS", value_parser = milliseconds, help_heading = HEADING)]
     max_step_ms: Option<f64>,
@@ -125,6 +129,8 @@ impl Global {
             max_delay_ms: self.max_delay_ms,
             prefix_cache: !self.no_prefix_cache,
             swap_memory: self.swap_memory,
+            int8_activations: self.int8_activations,
+            ..EngineOptions::default()
         }
     }
 

@@ -26,6 +26,11 @@ pub struct EngineOptions {
     pub kv_dtype: Option<Dtype>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
     pub deterministic: bool,
+    /// A few rows meet weights that are stored in blocks in 8 bits, rounded 16 or 32 values at a time.
+    pub int8_activations: bool,
+    /// The class of adapter to plan for; `None` for its own. For tests.
+    #[doc(hidden)]
+    pub class: Option<AdapterClass>,
     /// Predicted time of a step at most, in milliseconds; `None` keeps far from the adapter's watchdog.
     pub max_step_ms: Option<f64>,
     /// By how much a prompt that is being read may lengthen a step of running answers, in milliseconds; `None` takes a
@@ -48,6 +53,8 @@ impl Default for EngineOptions {
             dtype: Dtype::default(),
             kv_dtype: None,
             deterministic: false,
+            int8_activations: false,
+            class: None,
             max_step_ms: None,
             max_delay_ms: None,
             prefix_cache: true,

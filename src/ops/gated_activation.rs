@@ -12,10 +12,7 @@ impl Ops<'_> {
             quads: (out.stride / 4) as u32,
             up_quads: (up_col / 4) as u32,
             stride_quads: (gate_up.stride / 4) as u32,
-            activation: match activation {
-                Activation::Silu => 0,
-                Activation::GeluTanh => 1,
-            },
+            activation: super::activation_number(activation),
         };
         let variant = KERNEL.variant(&[self.kernels.types.act], KERNEL.default_schedule());
         let workgroups = gated_activation::workgroups(&params, &variant.schedule);

@@ -1,18 +1,28 @@
 //! Which schedule a kernel takes on this adapter.
 
-use super::{AttentionShape, MAX_WORKGROUPS, Numerics, Planner};
+use super::{AttentionShape, Numerics, Planner};
 use crate::cost::AdapterClass;
 use raglan_shaders::attention::{merge, tile, vector};
-use raglan_shaders::{AdapterLimits, Kernel, Schedule, matmul, matvec, move_rows};
+use raglan_shaders::{AdapterLimits, BLOCK, Kernel, Schedule, WeightFormat, matmul, matvec, matvec_int8, move_rows};
 
 /// How a matrix product runs.
 #[derive(Debug, Clone)]
 pub struct LinearChoice {
-    /// `matvec` or `matmul`.
+    /// `matvec`, `matvec_int8` or `matmul`.
     pub kernel: &'static Kernel,
     /// Its schedule.
     pub schedule: Schedule,
 }
+
+impl LinearChoice {
+    /// Whether it is a kernel for few rows, which can norm its inputs.
+    pub fn takes_few_rows(&self) -> bool {
+        std::ptr::eq(self.kernel, &matvec::KERNEL) || std::ptr::eq(self.kernel, &matvec_int8::KERNEL)
+    }
+}
+
+/// Rows that the kernels for few rows take in one reading of the weights.
+const FEW_ROWS: usize = 8;
 
 /// Registers of a compute unit, as NVIDIA and AMD make them: 64 Ki of 32 bits.
 const UNIT_REGISTERS: u32 = 64 << 10;
@@ -97,9 +107,46 @@ impl Planner {
         kernel.schedule(&[("LANES", lanes.expect("a tunable has values"))])
     }
 
-    /// How `[rows, inner] · [cols, inner]ᵀ` runs on this adapter. A deterministic run takes one schedule for every number
-    /// of rows, since another may sum in another order.
-    pub fn linear(&self, rows: usize, cols: usize, inner: usize) -> LinearChoice {
+    /// How a few rows run on hardware: by what of [`matvec`]'s schedules is legal there, if anything.
+    ///
+    /// Eight words of 16 bytes a lane in flight, in workgroups of 64 lanes of which a multiprocessor holds eight and more, are
+    /// 64 KiB, where 3 TB/s over 132 of them at 700 ns need 16. What a lane does with x, and in 8 bits its rounding, serves the
+    /// columns of its workgroup: eight where the weights are 4 bits and instructions count. More rows, and the longer units of some
+    /// formats, leave registers for four words.
+    fn few_rows(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> Option<LinearChoice> {
+        use WeightFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K};
+        if rows > FEW_ROWS || self.class == AdapterClass::Software || self.is_deterministic() {
+            return None;
+        }
+        let is_int8 = self.int8_activations && format.has_blocks();
+        let kernel = if is_int8 { &matvec_int8::KERNEL } else { &matvec::KERNEL };
+        let units = (inner.next_multiple_of(BLOCK) / format.unit_values()) as u32;
+        // Narrow matrices have few workgroups, so that each takes more lanes.
+        let widest = if cols <= 2048 { 128 } else { 64 };
+        let lanes = units.next_power_of_two().clamp(32, widest);
+        let tile_m = (rows as u32).next_power_of_two();
+        let (tile_n, unroll) = match format {
+            _ if is_int8 => (8, 1),
+            Q4_0 | Q4_1 | Q4K if cols >= 4096 => (8, 1),
+            Q5K | Q6K => (4, 1),
+            _ if tile_m <= 2 && units >= 2 * lanes => (4, 2),
+            _ => (4, 1),
+        };
+        let shape = [rows as u32, cols as u32, inner as u32];
+        let tiles = [(tile_m, tile_n, unroll), (tile_m, 4, 1), (tile_m, 8, 1), (tile_m.min(4), 8, 1)];
+        let schedules = tiles.map(|(tile_m, tile_n, unroll)| {
+            kernel.schedule(&[("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n), ("UNROLL", unroll)])
+        });
+        let schedule = schedules.into_iter().find(|schedule| (kernel.legal)(&self.adapter, &shape, schedule))?;
+        Some(LinearChoice { kernel, schedule })
+    }
+
+    /// How `[rows, inner] · [cols, inner]ᵀ`, weights of such a format, runs on this adapter. A deterministic run takes one
+    /// schedule for every number of rows, since another may sum in another order.
+    pub fn linear(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> LinearChoice {
+        if let Some(choice) = self.few_rows(rows, cols, inner, format) {
+            return choice;
+        }
         let rows = if self.shape.numerics == Numerics::Fast { rows } else { usize::MAX };
         match self.class {
             // Few tile heights, since a software adapter takes about a second to compile a large tile.
@@ -111,14 +158,6 @@ impl Planner {
                 };
                 let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGE", 0)];
                 LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.schedule(&settings) }
-            }
-            AdapterClass::Hardware if rows <= 8 && (rows <= 4 || cols.div_ceil(4) <= MAX_WORKGROUPS) => {
-                let tile_m = (rows as u32).next_power_of_two();
-                let lanes = if inner >= 4096 { 128 } else { 64 };
-                // A vocabulary of over 262,140 would take more workgroups than a dispatch may have.
-                let tile_n = if cols.div_ceil(4) > MAX_WORKGROUPS && tile_m <= 4 { 8 } else { 4 };
-                let settings = [("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n)];
-                LinearChoice { kernel: &matvec::KERNEL, schedule: matvec::KERNEL.schedule(&settings) }
             }
             AdapterClass::Hardware => {
                 LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.default_schedule() }

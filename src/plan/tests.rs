@@ -1,7 +1,7 @@
 use super::*;
 use crate::segments::{Move, Segment};
-use raglan_shaders::AdapterLimits;
 use raglan_shaders::attention::DIRECT;
+use raglan_shaders::{AdapterLimits, WeightFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -260,10 +260,32 @@ fn deterministic_products_have_one_schedule() {
     let numerics = Numerics::Deterministic { longest_context: 4096 };
     for class in [AdapterClass::Software, AdapterClass::Hardware] {
         let planner = Planner::new(shape(vec![None], numerics), class, &AdapterLimits::most(), &limits(512));
-        let one = planner.linear(1, 4096, 4096);
+        let one = planner.linear(1, 4096, 4096, WeightFormat::F16);
         for rows in [2, 4, 5, 8, 64, 512] {
-            let choice = planner.linear(rows, 4096, 4096);
+            let choice = planner.linear(rows, 4096, 4096, WeightFormat::F16);
             assert!(std::ptr::eq(choice.kernel, one.kernel) && choice.schedule == one.schedule, "{class:?}, {rows}");
+        }
+    }
+}
+
+#[test]
+fn few_rows_take_a_legal_schedule_on_any_hardware() {
+    for (adapter, int8) in
+        [(AdapterLimits::least(), false), (AdapterLimits::most(), false), (AdapterLimits::most(), true)]
+    {
+        let planner = Planner::new(shape(vec![None], Numerics::Fast), AdapterClass::Hardware, &adapter, &limits(512));
+        let planner = planner.with_int8_activations(int8);
+        for format in WeightFormat::ALL {
+            for rows in 1..=9 {
+                for (cols, inner) in
+                    [(32, 256), (2048, 2048), (5120, 13_824), (32_000, 5120), (262_144, 4096), (500_000, 512)]
+                {
+                    let choice = planner.linear(rows, cols, inner, format);
+                    assert_eq!(choice.takes_few_rows(), rows < 9, "{rows} × {cols} × {inner}");
+                    let shape = [rows, cols, inner].map(|size| size as u32);
+                    assert!((choice.kernel.legal)(&adapter, &shape, &choice.schedule), "{rows} × {cols}: {choice:?}");
+                }
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use super::data::{Random, floats};
 use super::reference::{Noise, Reference};
 use super::runs::{answer, dtypes, engine, greedy, logits, options, same};
 use super::{Adapters, SelfTest, test};
+use crate::cost::AdapterClass;
 use crate::engine::EngineOptions;
 use crate::ops::Dtype;
 use raglan_models::{Checkpoint, EmbeddedFiles, ModelSpec};
@@ -143,13 +144,20 @@ impl Allowed {
 }
 
 pub(super) fn tests() -> Vec<SelfTest> {
-    let mut tests: Vec<_> =
-        GOLDENS.iter().map(|(name, _)| test(format!("golden/{name}"), move |adapters| check(adapters, name))).collect();
+    let mut tests: Vec<_> = GOLDENS
+        .iter()
+        .map(|(name, _)| test(format!("golden/{name}"), move |adapters| check(adapters, name, None)))
+        .collect();
+    // As on hardware, whatever the adapter: the kernels for few rows, with norms and activations within them.
+    for name in ["llama_odd", "llama_tied_bias", "qwen3"] {
+        let run = move |adapters: &Adapters| check(adapters, name, Some(AdapterClass::Hardware));
+        tests.push(test(format!("golden/hardware/{name}"), run));
+    }
     tests.push(test("golden/tiny", tiny));
     tests
 }
 
-fn check(adapters: &Adapters, name: &str) -> Result<String, String> {
+fn check(adapters: &Adapters, name: &str, class: Option<AdapterClass>) -> Result<String, String> {
     let golden = Golden::open(name)?;
     let reference = Reference::new(&golden.checkpoint).map_err(|error| error.to_string())?;
     let allowed = golden.allowed(&reference);
@@ -161,18 +169,22 @@ fn check(adapters: &Adapters, name: &str) -> Result<String, String> {
     }
     let mut found = format!("twins {share:.2} of what rounding explains");
     for dtype in dtypes(&adapters.plain) {
-        let mut engine = engine(&adapters.plain, &golden.checkpoint, &EngineOptions { dtype, ..options() })?;
+        let mut engine = engine(&adapters.plain, &golden.checkpoint, &EngineOptions { dtype, class, ..options() })?;
         let mut worst = (0.0f64, 0.0f64);
-        for (tokens, chunk) in
-            [(&golden.prompt, 64), (&golden.generated, 64), (&golden.generated, 7), (&golden.generated, 1)]
-        {
+        for (tokens, chunk) in [
+            (&golden.prompt, 64),
+            (&golden.generated, 64),
+            (&golden.generated, 7),
+            (&golden.generated, 3),
+            (&golden.generated, 1),
+        ] {
             let met = logits(&mut engine, tokens, chunk)?;
             let (error, share) = golden.check(&format!("{dtype:?}, chunks of {chunk}"), &met, &allowed, dtype)?;
             worst = (worst.0.max(error), worst.1.max(share));
         }
         found += &format!("; {dtype:?} {:.2} ({:.1e})", worst.1, worst.0);
         for pipeline in [1, 2] {
-            let options = EngineOptions { dtype, pipeline, ..options() };
+            let options = EngineOptions { dtype, pipeline, class, ..options() };
             let mut engine = self::engine(&adapters.plain, &golden.checkpoint, &options)?;
             let met = answer(&mut engine, &greedy(&golden.prompt, golden.greedy().len()))?;
             same(&format!("{dtype:?}, pipeline {pipeline}"), &met.tokens[..], golden.greedy())?;

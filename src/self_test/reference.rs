@@ -75,9 +75,8 @@ impl Reference {
     fn norm(&self, residual: &[f64], weight: Role, noise: &mut Option<Noise>) -> Vec<f64> {
         let (cols, eps) = (self.spec.hidden_size, self.spec.rms_norm_eps as f32);
         let params = RmsNormParams { cols: cols as u32, eps, ..RmsNormParams::default() };
-        let zeros = vec![0.0; cols];
         let row = |row: &[f64], noise: &mut Option<Noise>| {
-            let (_, norm) = rms_norm::twin(&params, row, &zeros, &self.weights[&weight]);
+            let norm = rms_norm::twin(&params, row, &self.weights[&weight]);
             Noise::disturb(noise, Tolerance::f32(cols), true, Wanted::plain(norm))
         };
         residual.chunks_exact(cols).flat_map(|chunk| row(chunk, noise)).collect()

@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod matvec;
 mod measure;
 mod move_rows;
 mod mutants;
@@ -40,7 +41,10 @@ fn twins() -> Vec<Twin> {
     let mut twins = Vec::new();
     twins.extend(of_format("embedding", embedding::check));
     twins.push(twin("rms_norm", rms_norm::check));
-    twins.extend(of_format("matvec", linear::check_matvec));
+    twins.extend(of_format("matvec", matvec::check_plain));
+    twins.extend(of_format("matvec_int8", matvec::check_int8).into_iter().filter(Twin::has_blocks));
+    twins.push(twin("matvec_normed", matvec::check_normed));
+    twins.push(twin("matvec_gated", matvec::check_gated));
     twins.extend(of_format("matmul", linear::check_matmul));
     twins.push(twin("rope_append", rope_append::check));
     twins.push(twin("move_rows", move_rows::check));
@@ -59,6 +63,10 @@ fn twins() -> Vec<Twin> {
 }
 
 impl Twin {
+    fn has_blocks(&self) -> bool {
+        self.variant.is_some_and(WeightFormat::has_blocks)
+    }
+
     fn name(&self) -> String {
         match self.variant {
             Some(format) => format!("{}/{}", self.kernel, Part::Weight(format).name().trim_start_matches("weight_")),

@@ -23,3 +23,28 @@ fn weight_block(row: u32, block: u32) -> WeightBlock {
     }
     return out;
 }
+
+// A unit is one 16-byte word.
+const WEIGHT_GROUPS: u32 = 1u;
+const WEIGHT_GROUP_QUADS: u32 = 2u;
+const WEIGHT_TERMS: u32 = 0u;
+
+struct WeightUnit {
+    word: vec4<u32>,
+}
+
+fn weight_fetch(row: u32, unit: u32) -> WeightUnit {
+    return WeightUnit(weight[row * params.weight_row_quads + unit]);
+}
+
+fn weight_group_quad(unit: u32, group: u32) -> u32 {
+    return unit * WEIGHT_GROUP_QUADS;
+}
+
+fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
+    return vec2<f32>(1.0, 0.0);
+}
+
+fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
+    return weight_bf16(words.word[2u * i], words.word[2u * i + 1u]);
+}

@@ -38,3 +38,46 @@ fn weight_block(row: u32, block: u32) -> WeightBlock {
     }
     return out;
 }
+
+// A unit is one 16-byte word of low quants: 16 values of a stretch, and of the next those at the same places.
+const WEIGHT_GROUPS: u32 = 2u;
+const WEIGHT_GROUP_QUADS: u32 = 4u;
+const WEIGHT_TERMS: u32 = 2u;
+const WEIGHT_ZERO: i32 = 0;
+
+struct WeightUnit {
+    word: vec4<u32>,
+    high: vec4<u32>,
+    head: vec4<u32>,
+}
+
+fn weight_fetch(row: u32, unit: u32) -> WeightUnit {
+    let base = row * params.weight_row_quads + (unit / 8u) * 11u;
+    return WeightUnit(weight[base + 3u + unit % 8u], weight[base + 1u + unit % 2u], weight[base]);
+}
+
+fn weight_group_quad(unit: u32, group: u32) -> u32 {
+    return unit / 2u * 16u + group * 8u + unit % 2u * 4u;
+}
+
+fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
+    let scale = weight_k_scale(words.head.yzw, unit % 8u / 2u * 2u + group);
+    return unpack2x16float(words.head.x) * scale * vec2<f32>(1.0, -1.0);
+}
+
+fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
+    let high = (words.high[i] >> (unit % 8u / 2u * 2u + group)) & 0x01010101u;
+    return ((words.word[i] >> (4u * group)) & 0x0f0f0f0fu) | (high << 4u);
+}
+
+// The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
+fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
+    let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
+    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
+    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
+    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
+}
+
+fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
+    return weight_bytes(weight_quants(words, unit, group, i), f32(WEIGHT_ZERO));
+}

@@ -36,3 +36,59 @@ fn weight_block(row: u32, block: u32) -> WeightBlock {
     }
     return out;
 }
+
+// A unit is 32 bytes of low bits and 16 of high bits: of each quarter of half a super-block the first or the last 16 values.
+const WEIGHT_GROUPS: u32 = 4u;
+const WEIGHT_GROUP_QUADS: u32 = 4u;
+const WEIGHT_TERMS: u32 = 1u;
+const WEIGHT_ZERO: i32 = 32;
+
+struct WeightUnit {
+    low: array<vec4<u32>, 2>, // of the quarters 0 and 2, of 1 and 3
+    high: vec4<u32>,
+    scales: vec2<u32>,        // two bytes a quarter
+    d: u32,                   // with a neighbour's
+}
+
+fn weight_fetch(row: u32, unit: u32) -> WeightUnit {
+    let row_base = row * params.weight_row_quads;
+    let base = row_base + (unit / 4u) * 13u;
+    let upper = unit % 4u / 2u;
+    let low = base + upper * 4u + unit % 2u;
+    let scales = (base + 12u) * 4u + upper * 2u;
+    var out: WeightUnit;
+    out.low[0] = weight[low];
+    out.low[1] = weight[low + 2u];
+    out.high = weight[base + 8u + upper * 2u + unit % 2u];
+    out.scales = vec2<u32>(weight_words[scales], weight_words[scales + 1u]);
+    out.d = weight_words[row_base * 4u + (params.weight_blocks * 104u + unit / 4u) / 2u];
+    return out;
+}
+
+fn weight_group_quad(unit: u32, group: u32) -> u32 {
+    return unit / 2u * 32u + group * 8u + unit % 2u * 4u;
+}
+
+fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
+    let pair = unpack2x16float(words.d);
+    let d = select(pair.x, pair.y, (unit / 4u) % 2u == 1u);
+    let scale = bitcast<i32>(words.scales[group / 2u] << (24u - 16u * (group % 2u) - 8u * (unit % 2u))) >> 24u;
+    return vec2<f32>(d * f32(scale), 0.0);
+}
+
+fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
+    let low = (words.low[group % 2u][i] >> (4u * (group / 2u))) & 0x0f0f0f0fu;
+    return low | (((words.high[i] >> (2u * group)) & 0x03030303u) << 4u);
+}
+
+// The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
+fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
+    let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
+    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
+    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
+    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
+}
+
+fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
+    return weight_bytes(weight_quants(words, unit, group, i), f32(WEIGHT_ZERO));
+}

@@ -1,10 +1,9 @@
-//! Twin tests of `matvec.wgsl` and `matmul.wgsl`.
+//! Twin test of `matmul.wgsl`.
 
 use crate::self_test::data::{WeightRows, floats, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::linear::{self, LinearParams};
-use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
-use raglan_shaders::{matmul, matvec};
+use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat, matmul};
 
 const UNTOUCHED: f32 = 1234.5;
 
@@ -19,21 +18,6 @@ struct Case {
     bias: bool,
     /// Columns of the first of two bindings; all of them: one binding.
     first_cols: usize,
-}
-
-pub(super) fn check_matvec(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Failure> {
-    for schedule in schedules(rig, &matvec::KERNEL, format) {
-        let [lanes, tile_m, tile_n] = schedule.values[..] else { unreachable!("matvec has three tunables") };
-        // More stretches than lanes, so that lanes take a second one.
-        let unit = format.block_values();
-        let long = (BLOCK * lanes as usize + 1).next_multiple_of(unit);
-        let mut cases = cases(tile_m as usize, tile_n as usize, format);
-        cases.push(Case { rows: 2, cols: 5, inner: long, bias: false, first_cols: 5 });
-        for (index, case) in cases.iter().enumerate() {
-            check(rig, &matvec::KERNEL, format, &schedule, case, index)?;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn check_matmul(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Failure> {
@@ -51,7 +35,7 @@ pub(super) fn check_matmul(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fa
 
 /// Compiling bounds what can be tried. Schedules and weight formats are independent in the source, so f32 sees every value
 /// of every tunable in one way of linking, and each other format one schedule in a way, another from way to way.
-fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFormat) -> Vec<Schedule> {
+pub(super) fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFormat) -> Vec<Schedule> {
     let shape = [64, 64, 64];
     let place = WeightFormat::ALL.iter().position(|other| *other == format).unwrap_or(0);
     match format {
@@ -100,12 +84,7 @@ fn check(
     }
     let x = store(rig.act, &padded);
     let biases = random.values(cols);
-    let is_matvec = std::ptr::eq(kernel, &matvec::KERNEL);
-    let parts: &[Part] = match is_matvec {
-        true => &[Part::Weight(format), rig.act, rig.reduce, Part::EpiloguePlain],
-        false => &[Part::Weight(format), rig.act, Part::EpiloguePlain],
-    };
-    let variant = kernel.variant(parts, schedule.clone());
+    let variant = kernel.variant(&[Part::Weight(format), rig.act, Part::EpiloguePlain], schedule.clone());
 
     // A few columns and a row past the product's, which no lane may write.
     let out_stride = cols + 3;
@@ -123,10 +102,7 @@ fn check(
             add: 0,
             activation: 0,
         };
-        let workgroups = match is_matvec {
-            true => matvec::workgroups(&params, schedule),
-            false => matmul::workgroups(&params, schedule),
-        };
+        let workgroups = matmul::workgroups(&params, schedule);
         if columns.is_empty() {
             continue;
         }

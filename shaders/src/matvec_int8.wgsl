@@ -1,0 +1,124 @@
+// As matvec.wgsl, with x in 8 bits where it meets the quants of block formats: a lane rounds each group of quads that it
+// loads to whole 127ths of the group's largest value, and multiplies four bytes at once. Sums over a group are exact.
+// Linked with one of weight_*.wgsl of blocks, of act_*.wgsl, of input_*.wgsl, of reduce_*.wgsl and of epilogue_*.wgsl.
+
+struct MatvecParams {
+    rows: u32,              // of x and out
+    cols: u32,              // of out in this binding: rows of the weights
+    blocks: u32,            // of 32 columns of x
+    weight_row_quads: u32,
+    weight_blocks: u32,
+    first_col: u32,         // where this binding's columns start in out and bias
+    out_stride: u32,        // from one row of out to the next
+    bias: u32,              // 1: add bias
+    add: u32,               // 1: add to what out holds
+    activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
+    norm_cols: u32,         // normed inputs: columns that count
+    eps: f32,               // normed inputs: added to the mean square
+    gather: u32,            // normed inputs, 1: row r is gather[r]
+}
+
+var<immediate> params: MatvecParams;
+
+const LANES: u32 = 64u;
+const TILE_M: u32 = 1u;
+const TILE_N: u32 = 4u;
+const UNROLL: u32 = 2u;
+
+// Less is nothing beside any other term, and 127 over it may be infinite.
+const LEAST: f32 = 1e-30;
+
+@compute @workgroup_size(LANES)
+fn matvec_int8(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
+    let first_n = group.x * TILE_N;
+    let first_m = group.y * TILE_M;
+    let units = params.blocks * 8u / (WEIGHT_GROUPS * WEIGHT_GROUP_QUADS);
+    var rows: array<u32, TILE_M>;
+    for (var m = 0u; m < TILE_M; m++) {
+        rows[m] = input_row(min(first_m + m, params.rows - 1u));
+    }
+    var sums: array<array<f32, TILE_N>, TILE_M>;
+    var squares: array<f32, TILE_M>;
+    for (var first = reduce.lane; first < units; first += LANES * UNROLL) {
+        // Past a row's end its last unit comes again, and past the last row that row: neither counts.
+        var words: array<array<WeightUnit, TILE_N>, UNROLL>;
+        for (var u = 0u; u < UNROLL; u++) {
+            for (var n = 0u; n < TILE_N; n++) {
+                words[u][n] = weight_fetch(min(first_n + n, params.cols - 1u), min(first + u * LANES, units - 1u));
+            }
+        }
+        for (var u = 0u; u < UNROLL; u++) {
+            let unit = first + u * LANES;
+            if unit < units {
+                for (var g = 0u; g < WEIGHT_GROUPS; g++) {
+                    let first_quad = weight_group_quad(unit, g);
+                    for (var m = 0u; m < TILE_M; m++) {
+                        var values: array<vec4<f32>, WEIGHT_GROUP_QUADS>;
+                        var most = vec4<f32>();
+                        for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
+                            values[i] = input_load(rows[m], first_quad + i);
+                            if INPUT_NORMED == 1u {
+                                squares[m] += dot(values[i], values[i]);
+                                values[i] *= input_gain(first_quad + i);
+                            }
+                            most = max(most, abs(values[i]));
+                        }
+                        let largest = max(max(most.x, most.y), max(most.z, most.w));
+                        var inverse = 0.0;
+                        if largest > LEAST {
+                            inverse = 127.0 / largest;
+                        }
+                        var quads: array<u32, WEIGHT_GROUP_QUADS>;
+                        var total = 0i;
+                        for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
+                            quads[i] = pack4xI8(vec4<i32>(round(values[i] * inverse)));
+                            total += dot4I8Packed(quads[i], 0x01010101u);
+                        }
+                        for (var n = 0u; n < TILE_N; n++) {
+                            var products = -WEIGHT_ZERO * total;
+                            for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
+                                products += dot4I8Packed(quads[i], weight_quants(words[u][n], unit, g, i));
+                            }
+                            let scale = weight_scale(words[u][n], unit, g);
+                            var sum = scale.x * f32(products);
+                            if WEIGHT_TERMS == 2u {
+                                sum += scale.y * f32(total);
+                            }
+                            sums[m][n] += sum * (largest / 127.0);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    var norms: array<f32, TILE_M>;
+    if INPUT_NORMED == 1u {
+        for (var m = 0u; m < TILE_M; m += 4u) {
+            var four = vec4<f32>();
+            for (var i = 0u; i < min(4u, TILE_M); i++) {
+                four[i] = squares[m + i];
+            }
+            let total = reduce_sum4(reduce, four);
+            for (var i = 0u; i < min(4u, TILE_M); i++) {
+                norms[m + i] = inverseSqrt(total[i] / f32(params.norm_cols) + params.eps);
+            }
+        }
+    }
+    for (var m = 0u; m < TILE_M; m++) {
+        for (var n = 0u; n < TILE_N; n += 4u) {
+            var four = vec4<f32>();
+            for (var i = 0u; i < min(4u, TILE_N); i++) {
+                four[i] = sums[m][n + i];
+            }
+            var total = reduce_sum4(reduce, four);
+            if INPUT_NORMED == 1u {
+                total *= norms[m];
+            }
+            if reduce.lane < min(4u, TILE_N) / 2u {
+                let pair = select(total.xy, total.zw, reduce.lane == 1u);
+                epilogue_pair(first_m + m, first_n + n + 2u * reduce.lane, pair);
+            }
+        }
+    }
+}
