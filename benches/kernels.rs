@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         numerics: Numerics::Fast,
     };
     let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1 };
-    let planner = Planner::new(attention, class, &limits);
+    let planner = Planner::new(attention, class, gpu.limits(), &limits);
 
     println!("| weights | inputs | rows | GFLOP/s, median of 5 | lowest – highest |\n| --- | --- | --- | --- | --- |");
     for format in WeightFormat::ALL {

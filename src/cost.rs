@@ -4,7 +4,7 @@ mod step;
 
 pub use step::{Load, ModelCost, StepCost};
 
-use raglan_tuner::{Cost, WaveModel};
+use raglan_tuner::WaveModel;
 
 /// What is known of an adapter before anything was measured on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,15 @@ impl AdapterClass {
     pub fn wave_model(self) -> WaveModel {
         match self {
             AdapterClass::Software => WaveModel { launch_us: 20.0, bytes_per_us: 2e4, flops_per_us: 2e4, wave: 2.0 },
-            AdapterClass::Hardware => WaveModel { launch_us: 3.0, bytes_per_us: 5e5, flops_per_us: 1e7, wave: 256.0 },
+            AdapterClass::Hardware => WaveModel { launch_us: 3.0, bytes_per_us: 5e5, flops_per_us: 1e7, wave: 264.0 },
+        }
+    }
+
+    /// Units that each run some workgroups at once: an H100 has 132, and work that fills those fills a smaller adapter.
+    pub fn units(self) -> usize {
+        match self {
+            AdapterClass::Software => 2,
+            AdapterClass::Hardware => 132,
         }
     }
 }
@@ -30,6 +38,8 @@ impl AdapterClass {
 pub struct KeyCost {
     /// Workgroups that read the run.
     pub workgroups: usize,
+    /// Workgroups that run at once.
+    pub wave: usize,
     /// Bytes of the key and its value in one of them.
     pub bytes: usize,
     /// Floating-point operations in one of them.
@@ -38,45 +48,73 @@ pub struct KeyCost {
     pub partial_bytes: usize,
 }
 
-/// Keys to a work item, from the runs of keys that its items cover: the power of two, from 256 to the longest run, with
-/// the least predicted time.
+/// What it takes to start a workgroup and to join its lanes, in keys of its share of the adapter.
+const START_KEYS: usize = 32;
+
+/// The fewest keys to a work item of a run that is split, and what its keys are a multiple of.
+const LEAST_CHUNK: usize = 64;
+const CHUNK_STEP: usize = 32;
+
+/// Keys to a work item, from the runs of keys that its items cover: all of the longest run, a power of two, or what fills
+/// one, two or three waves of workgroups, whichever has the least predicted time.
 pub fn attention_chunk(model: &WaveModel, runs: &[u32], cost: &KeyCost) -> usize {
-    let longest = runs.iter().copied().max().unwrap_or(0);
-    let keys: u64 = runs.iter().map(|&keys| u64::from(keys)).sum();
-    let all = (keys as usize * cost.workgroups) as f64;
-    // What one workgroup takes for a key, at its share of the adapter's rates.
-    let key_us = (cost.bytes as f64 / model.bytes_per_us).max(cost.flops as f64 / model.flops_per_us) * model.wave;
-    let mut best = (f64::INFINITY, longest.max(1));
-    for shift in 8.. {
-        let chunk = 1u32 << shift;
-        let parts: u32 = runs.iter().map(|&keys| (keys + (chunk - 1)) >> shift).sum();
-        let workgroups = (parts as usize * cost.workgroups) as f64;
-        let whole = Cost { bytes: all * cost.bytes as f64, flops: all * cost.flops as f64, workgroups };
-        // The slowest workgroup bounds the dispatch from below.
-        let mut time = model.predict_us(&whole).max(f64::from(longest.min(chunk)) * key_us);
-        if parts as usize > runs.len() {
-            time += model.predict_us(&Cost { bytes: workgroups * cost.partial_bytes as f64, flops: 0.0, workgroups });
-        }
+    let longest = runs.iter().copied().max().unwrap_or(0).max(1) as usize;
+    let keys: usize = runs.iter().map(|&keys| keys as usize).sum();
+    let mut best = (attention_us(model, runs, cost, longest), longest);
+    let mut consider = |chunk: usize| {
+        let time = attention_us(model, runs, cost, chunk);
         if time < best.0 {
             best = (time, chunk);
         }
-        if chunk >= longest {
-            break;
+    };
+    for waves in 1..=3 {
+        // So many parts at most: every run may end with a part that is not whole.
+        let parts = waves * cost.wave / cost.workgroups.max(1);
+        if parts > runs.len() {
+            let chunk = if let [_] = runs { keys.div_ceil(parts) } else { keys.div_ceil(parts - runs.len()) };
+            let chunk = chunk.next_multiple_of(CHUNK_STEP).max(LEAST_CHUNK);
+            if chunk < longest {
+                consider(chunk);
+            }
         }
     }
-    best.1 as usize
+    (8..).map(|shift| 1 << shift).take_while(|&chunk| chunk < longest).for_each(consider);
+    best.1
+}
+
+/// Predicted time of runs in parts of `chunk` keys: whole parts go in waves, and what is left of runs fills the last of them.
+fn attention_us(model: &WaveModel, runs: &[u32], cost: &KeyCost, chunk: usize) -> f64 {
+    let (mut whole, mut parts, mut rest, mut longest_rest) = (0, 0, 0, 0);
+    for &keys in runs {
+        let (count, left) = (keys as usize / chunk, keys as usize % chunk);
+        whole += count;
+        parts += count;
+        if left > 0 {
+            parts += 1;
+            rest += left + START_KEYS;
+            longest_rest = longest_rest.max(left + START_KEYS);
+        }
+    }
+    let (each, wave) = ((chunk + START_KEYS) as f64, cost.wave as f64);
+    let (waves, last) = (whole * cost.workgroups / cost.wave, whole * cost.workgroups % cost.wave);
+    let longest = if last > 0 { each } else { longest_rest as f64 };
+    let last_keys = longest.max((last as f64 * each + (rest * cost.workgroups) as f64) / wave);
+    // What one workgroup takes for a key, at its share of the adapter's rates.
+    let key_us = (cost.bytes as f64 / model.bytes_per_us).max(cost.flops as f64 / model.flops_per_us) * wave;
+    let split_us = model.launch_us + (parts * cost.workgroups * cost.partial_bytes) as f64 / model.bytes_per_us;
+    model.launch_us + (waves as f64 * each + last_keys) * key_us + if parts > runs.len() { split_us } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const VECTOR: KeyCost = KeyCost { workgroups: 8, bytes: 512, flops: 0, partial_bytes: 1024 };
+    const VECTOR: KeyCost = KeyCost { workgroups: 8, wave: 396, bytes: 512, flops: 0, partial_bytes: 1024 };
 
     #[test]
     fn a_few_tiles_of_a_long_prompt_are_split_and_enough_to_fill_the_adapter_are_not() {
         let model = AdapterClass::Hardware.wave_model();
-        let tile = KeyCost { workgroups: 8, bytes: 512, flops: 4 * 128 * 32, partial_bytes: 8 * 128 * 32 };
+        let tile = KeyCost { flops: 4 * 128 * 32, partial_bytes: 8 * 128 * 32, wave: 264, ..VECTOR };
         assert!(attention_chunk(&model, &[32_768; 4], &tile) <= 4096);
         assert_eq!(attention_chunk(&model, &[4096; 512], &tile), 4096);
     }
@@ -92,6 +130,6 @@ mod tests {
     #[test]
     fn software_splits_only_as_far_as_its_few_units_go() {
         let model = AdapterClass::Software.wave_model();
-        assert!(attention_chunk(&model, &[4096], &KeyCost { workgroups: 3, ..VECTOR }) >= 2048);
+        assert!(attention_chunk(&model, &[4096], &KeyCost { workgroups: 3, wave: 2, ..VECTOR }) >= 2048);
     }
 }

@@ -35,6 +35,8 @@ pub struct Types {
     pub kv: Part,
     /// Sums over a workgroup.
     pub reduce: Part,
+    /// Sums over teams of lanes.
+    pub team: Part,
 }
 
 /// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
@@ -56,6 +58,7 @@ impl Types {
             act: if half { Part::ActF16 } else { Part::ActF32 },
             kv: if half { Part::KvF16 } else { Part::KvF32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
+            team: if limits.subgroups { Part::TeamSubgroup } else { Part::TeamShared },
         }
     }
 

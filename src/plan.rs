@@ -18,6 +18,7 @@ use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
+use raglan_shaders::{AdapterLimits, Schedule};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
 
@@ -193,17 +194,20 @@ pub struct Planner {
     shape: AttentionShape,
     class: AdapterClass,
     tile_lanes: usize,
+    /// By rows to a workgroup.
+    vector: [Schedule; 4],
     capacity: Capacity,
 }
 
 impl Planner {
-    /// A planner for a model's attention on a class of adapter.
-    pub fn new(shape: AttentionShape, class: AdapterClass, limits: &StepLimits) -> Self {
+    /// A planner for a model's attention on a class of adapter, which allows so much.
+    pub fn new(shape: AttentionShape, class: AdapterClass, adapter: &AdapterLimits, limits: &StepLimits) -> Self {
         let capacity = Capacity::of(&shape, limits);
         // A deterministic run takes tiles for single rows too, and a software adapter computes what idle lanes would.
         let is_deterministic = shape.numerics != Numerics::Fast;
         let tile_lanes = if is_deterministic && class == AdapterClass::Software { 16 } else { 32 };
-        Planner { shape, class, tile_lanes, capacity }
+        let vector = schedules::vector_schedules(&shape, class, adapter);
+        Planner { shape, class, tile_lanes, vector, capacity }
     }
 
     /// What a plan may hold at most.

@@ -178,7 +178,7 @@ impl AdapterLimits {
             max_binding_bytes: (2 << 30) - 4,
             shader_f16: true,
             subgroups: true,
-            min_subgroup_lanes: 4,
+            min_subgroup_lanes: 32,
             max_subgroup_lanes: 32,
             coop_side: 16,
         }

@@ -9,7 +9,7 @@ pub enum PartKind {
     Weight,
     /// `act`, `act4`, `act_load`, `act_store`
     Act,
-    /// `kv`, `kv4`, `kv_load`, `kv_store`
+    /// `kv`, `kv4`, `kv_load`, `kv_store`; `kv_word`, `KV_QUADS`, `kv_decode`
     Kv,
     /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
     Reduce,
@@ -17,6 +17,8 @@ pub enum PartKind {
     Coop,
     /// `epilogue_pair`
     Epilogue,
+    /// `TeamBuiltins`, `team_lane`, `team_sum`
+    Team,
 }
 
 /// A file to link.
@@ -44,6 +46,10 @@ pub enum Part {
     EpiloguePlain,
     /// Products of gate and up in neighbouring columns, joined by the activation.
     EpilogueGated,
+    /// Teams of lanes through workgroup memory.
+    TeamShared,
+    /// Teams of lanes within subgroups.
+    TeamSubgroup,
 }
 
 impl Part {
@@ -56,6 +62,7 @@ impl Part {
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
             Part::Coop16 | Part::Coop8 => PartKind::Coop,
             Part::EpiloguePlain | Part::EpilogueGated => PartKind::Epilogue,
+            Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
         }
     }
 
@@ -73,6 +80,8 @@ impl Part {
             Part::Coop8 => "coop_8",
             Part::EpiloguePlain => "epilogue_plain",
             Part::EpilogueGated => "epilogue_gated",
+            Part::TeamShared => "team_shared",
+            Part::TeamSubgroup => "team_subgroup",
         }
     }
 
@@ -90,6 +99,8 @@ impl Part {
             Part::Coop8 => include_str!("parts/coop_8.wgsl"),
             Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
             Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
+            Part::TeamShared => include_str!("parts/team_shared.wgsl"),
+            Part::TeamSubgroup => include_str!("parts/team_subgroup.wgsl"),
         }
     }
 
@@ -112,6 +123,7 @@ impl Part {
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
             PartKind::Coop => vec![Part::Coop16, Part::Coop8],
             PartKind::Epilogue => vec![Part::EpiloguePlain, Part::EpilogueGated],
+            PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
         }
     }
 }

@@ -60,9 +60,10 @@ impl Ops<'_> {
         for pass in &self.plan.passes[self.plan.groups[kv.group].passes.clone()] {
             if !pass.vector.is_empty() {
                 let params = AttentionParams { first_item: pass.vector.start as u32, ..params };
-                let variant = vector::KERNEL.variant(&[types.act, types.kv, types.reduce], planner.vector_schedule());
-                let tiles = pass.vector_packed_rows.div_ceil(vector::PACKED_ROWS as usize);
-                let workgroups = [pass.vector.len() as u32, tiles as u32, kv_heads];
+                let schedule = planner.vector_schedule(pass.vector_packed_rows).clone();
+                let variant = vector::KERNEL.variant(&[types.act, types.kv, types.team], schedule);
+                let rows = vector::KERNEL.value(&variant.schedule, "ROWS") as usize;
+                let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
             if !pass.tile.is_empty() {
@@ -74,7 +75,7 @@ impl Ops<'_> {
             }
             if !pass.merges.is_empty() {
                 let params = AttentionMergeParams { first_merge: pass.merges.start as u32, ..merge_params };
-                let variant = merge::KERNEL.variant(&[types.act], merge::KERNEL.default_schedule());
+                let variant = merge::KERNEL.variant(&[types.act, types.reduce], planner.merge_schedule());
                 let workgroups = [pass.merges.len() as u32, pass.merge_packed_rows as u32, kv_heads];
                 self.recorder.dispatch(&variant, &merge_buffers, bytemuck::bytes_of(&params), workgroups);
             }

@@ -4,7 +4,6 @@ use super::stretches::Stretch;
 use super::{MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
 use crate::cost::{KeyCost, attention_chunk};
 use raglan_shaders::attention::merge::AttentionMerge;
-use raglan_shaders::attention::vector::PACKED_ROWS;
 use raglan_shaders::attention::{AttentionItem, CHUNK, DIRECT};
 use std::ops::Range;
 
@@ -67,9 +66,14 @@ impl Planner {
         let model = self.class.wave_model();
         let shape = &self.shape;
         let chunk = |form: usize| {
-            let packed_rows = if form == 0 { shape.group() } else { self.tile_lanes };
+            let (packed_rows, wave) = match form {
+                0 => (self.vector_rows(shape.group()), self.vector_wave(shape.group())),
+                _ => (self.tile_lanes, model.wave as usize),
+            };
+            let blocks = if form == 0 { shape.group().div_ceil(packed_rows) } else { 1 };
             let cost = KeyCost {
-                workgroups: shape.num_kv_heads,
+                workgroups: shape.num_kv_heads * blocks,
+                wave,
                 bytes: 2 * shape.head_stride * shape.element_bytes,
                 flops: 4 * shape.head_stride * packed_rows,
                 partial_bytes: 8 * shape.head_stride * packed_rows,
@@ -127,8 +131,6 @@ impl Planner {
                     for first in (0..stretch.rows).step_by(tile_rows) {
                         let rows = tile_rows.min(stretch.rows - first);
                         packed_rows[form] = packed_rows[form].max(rows * group);
-                        let lanes = if form == 0 { PACKED_ROWS as usize } else { self.tile_lanes };
-                        plan.keys_read += (count * (rows * group).div_ceil(lanes)) as u64;
                         scratch.items[form].push(AttentionItem {
                             first_row: (stretch.first_row + first) as u32,
                             rows: rows as u32,
@@ -159,6 +161,11 @@ impl Planner {
             }
         }
         plan.partials = plan.partials.max(next);
+        let packed_to_workgroup = [self.vector_rows(packed_rows[0]), self.tile_lanes];
+        for (items, packed) in scratch.items.iter().zip(packed_to_workgroup) {
+            let keys = |item: &AttentionItem| item.count as usize * (item.rows as usize * group).div_ceil(packed);
+            plan.keys_read += items.iter().map(keys).sum::<usize>() as u64;
+        }
         let [vector, tile] =
             [0, 1].map(|form: usize| longest_first(&scratch.items[form], &mut scratch.order, &mut plan.items));
         plan.passes.push(Pass {

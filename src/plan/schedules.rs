@@ -1,9 +1,9 @@
 //! Which schedule a kernel takes on this adapter.
 
-use super::{MAX_WORKGROUPS, Numerics, Planner};
+use super::{AttentionShape, MAX_WORKGROUPS, Numerics, Planner};
 use crate::cost::AdapterClass;
-use raglan_shaders::attention::{tile, vector};
-use raglan_shaders::{Kernel, Schedule, matmul, matvec, move_rows};
+use raglan_shaders::attention::{merge, tile, vector};
+use raglan_shaders::{AdapterLimits, Kernel, Schedule, matmul, matvec, move_rows};
 
 /// How a matrix product runs.
 #[derive(Debug, Clone)]
@@ -14,16 +14,68 @@ pub struct LinearChoice {
     pub schedule: Schedule,
 }
 
+/// Registers of a compute unit, as NVIDIA and AMD make them: 64 Ki of 32 bits.
+const UNIT_REGISTERS: u32 = 64 << 10;
+
+/// Schedules of the vector form for 1, 2, 4 and 8 packed rows to a workgroup; of fewer where the adapter allows no more.
+///
+/// A team as wide as a row of K in 16-byte words has one word a lane and key, so that its loads are contiguous and the
+/// registers of a lane few; four keys of K and V at once are 128 bytes a lane, and with a dozen subgroups 48 KiB a unit in flight,
+/// where 3 TB/s at 700 ns need 16.
+pub(super) fn vector_schedules(shape: &AttentionShape, class: AdapterClass, adapter: &AdapterLimits) -> [Schedule; 4] {
+    let words = (shape.head_stride * shape.element_bytes / 16) as u32;
+    let legal = vector::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+    [1, 2, 4, 8].map(|rows| {
+        let wanted = match class {
+            AdapterClass::Software => [rows, 8, 32, 4],
+            AdapterClass::Hardware => [rows, words.min(16), 128, 4],
+        };
+        let distance = |schedule: &Schedule| {
+            let met = ["ROWS", "TEAM", "LANES", "KEYS"].map(|name| vector::KERNEL.value(schedule, name));
+            std::array::from_fn::<u32, 4, _>(|i| met[i].ilog2().abs_diff(wanted[i].ilog2()))
+        };
+        let nearest =
+            legal.iter().filter(|schedule| vector::KERNEL.value(schedule, "ROWS") <= rows).min_by_key(|s| distance(s));
+        nearest.expect("a row, a key and a lane a team are legal everywhere").clone()
+    })
+}
+
 impl Planner {
     /// The schedule of the tile form.
     pub fn tile_schedule(&self) -> Schedule {
         tile::KERNEL.schedule(&[("LANES", self.tile_lanes as u32), ("HEAD_STRIDE", self.shape.head_stride as u32)])
     }
 
-    /// The schedule of the vector form.
-    pub fn vector_schedule(&self) -> Schedule {
-        let lanes = if self.class == AdapterClass::Software { 32 } else { 64 };
-        vector::KERNEL.schedule(&[("LANES", lanes), ("HEAD_STRIDE", self.shape.head_stride as u32)])
+    /// The schedule of the vector form for items of up to `packed_rows` packed rows.
+    pub fn vector_schedule(&self, packed_rows: usize) -> &Schedule {
+        let wanted = packed_rows.clamp(1, vector::MOST_ROWS as usize).next_power_of_two();
+        &self.vector[wanted.ilog2() as usize]
+    }
+
+    /// The schedule of the merge.
+    pub fn merge_schedule(&self) -> Schedule {
+        match self.class {
+            AdapterClass::Software => merge::KERNEL.schedule(&[("LANES", 32), ("PARTS", 1)]),
+            AdapterClass::Hardware => merge::KERNEL.default_schedule(),
+        }
+    }
+
+    /// Packed rows to a workgroup of the vector form.
+    pub(super) fn vector_rows(&self, packed_rows: usize) -> usize {
+        vector::KERNEL.value(self.vector_schedule(packed_rows), "ROWS") as usize
+    }
+
+    /// Workgroups of the vector form that run at once: as many as the registers of a unit hold, but no more than four, which
+    /// have enough reads in flight.
+    pub(super) fn vector_wave(&self, packed_rows: usize) -> usize {
+        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(packed_rows).values[..] else { return 1 };
+        let resident = match self.class {
+            AdapterClass::Software => 1,
+            AdapterClass::Hardware => {
+                UNIT_REGISTERS / (lanes * vector::registers(team, rows, keys, head_stride)).max(UNIT_REGISTERS / 4)
+            }
+        };
+        self.class.units() * resident.max(1) as usize
     }
 
     /// The schedule of moves: barriers are dear on a software adapter, so it takes few lanes.

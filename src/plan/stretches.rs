@@ -7,7 +7,7 @@ use super::{NONE, Numerics, Planner, Scratch};
 use crate::batch::{Batch, GroupBatch};
 use crate::segments::{MAX_SEGMENTS, Segment};
 use raglan_shaders::attention::CHUNK;
-use raglan_shaders::attention::vector::PACKED_ROWS;
+use raglan_shaders::attention::vector::MOST_ROWS;
 use std::ops::Range;
 
 /// Keys that a shared prefix has at least; less is cheaper to read again than to merge.
@@ -170,8 +170,8 @@ impl Planner {
     }
 
     fn form(&self, rows: usize) -> usize {
-        let is_vector = self.shape.numerics == Numerics::Fast
-            && (rows == 1 || rows * self.shape.group() <= 2 * PACKED_ROWS as usize);
+        let is_vector =
+            self.shape.numerics == Numerics::Fast && (rows == 1 || rows * self.shape.group() <= MOST_ROWS as usize);
         usize::from(!is_vector)
     }
 }

@@ -40,11 +40,11 @@ gpu_struct! {
 pub static KERNEL: Kernel = Kernel {
     name: "attention_merge",
     source: include_str!("merge.wgsl"),
-    parts: &[PartKind::Act],
+    parts: &[PartKind::Act, PartKind::Reduce],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: AttentionMergeParams::LAYOUT,
     structs: &[AttentionMerge::LAYOUT],
-    tunables: &[Tunable { name: "LANES", values: &[32, 64, 128] }],
+    tunables: &[Tunable { name: "LANES", values: &[128, 32, 64] }, Tunable { name: "PARTS", values: &[16, 1, 4] }],
     dims: &["merges", "packed_rows"],
     legal: |limits, shape, schedule| {
         schedule.values[0] <= limits.max_workgroup_lanes

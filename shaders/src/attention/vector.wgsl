@@ -1,7 +1,9 @@
-// Causal attention, vector form: few query rows against a run of keys.
-// A workgroup takes one item, one kv head and four of the packed rows (row * group + head in group). Its lanes stride over the keys
-// for the scores and over the columns of a head for the sum of values; softmax is online, in base 2.
-// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of reduce_*.wgsl.
+// Causal attention, vector form: few query rows against a run of keys, which is read once for ROWS of the packed rows
+// (row * group + head in group).
+// A workgroup takes one kv head, ROWS packed rows and one item. Its lanes form teams that walk the keys side by side, KEYS at
+// a time: a team reads a row of K and of V together, 16 bytes a lane, and every lane has its columns of the queries and of the
+// sums of values in registers. Softmax is online, in base 2, on each team's own; the teams are joined at the end.
+// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of team_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1; split runs: Dao et al. 2023, "Flash-Decoding".
 
 struct AttentionItem {
@@ -29,101 +31,186 @@ struct AttentionParams {
 var<immediate> params: AttentionParams;
 
 @group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv4>;                          // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv>;                           // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(1) var<storage, read> k: array<kv_word>;                      // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_word>;                      // [num_kv_heads, slots, HEAD_STRIDE]
 @group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
 @group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
 @group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
 @group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
 
-const LANES: u32 = 64u;
+const LANES: u32 = 128u;
+const TEAM: u32 = 8u;
+const ROWS: u32 = 4u;
+const KEYS: u32 = 4u;
 const HEAD_STRIDE: u32 = 64u;
 
+const TEAMS: u32 = LANES / TEAM;
+const TEAM_VALUES: u32 = ROWS * KEYS;                      // scores of a team at a time
 const QUADS: u32 = HEAD_STRIDE / 4u;
-const COLS: u32 = (HEAD_STRIDE + LANES - 1u) / LANES; // columns of a head to a lane
+const WORDS: u32 = QUADS / KV_QUADS;                       // of a key
+const LANE_WORDS: u32 = (WORDS + TEAM - 1u) / TEAM;
+const LANE_QUADS: u32 = LANE_WORDS * KV_QUADS;
 const DIRECT: u32 = 0xffffffffu;
-const MASKED: f32 = -3.0e38; // finite, so that a run with every key masked makes no NaN
+const MASKED: f32 = -3.0e38;
+const LOWEST: f32 = -1.0e38; // of maxima: above MASKED, so that a masked key's weight is zero whatever else a team saw
 
-var<workgroup> staged_q: array<vec4<f32>, HEAD_STRIDE>;  // [4 rows, QUADS]
-var<workgroup> staged_weight: array<vec4<f32>, LANES>;   // [keys], of four rows
+var<workgroup> team_weight: array<vec2<f32>, TEAMS * ROWS>; // maximum, sum of weights
+var<workgroup> team_result: array<vec4<f32>, TEAMS * QUADS>;
+
+fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+    return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
+}
 
 @compute @workgroup_size(LANES)
-fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
-    let item = items[params.first_item + group.x];
-    let kv_head = group.z;
+fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuiltins) {
+    let kv_head = group.x;
+    let first = group.y * ROWS;
+    let item = items[params.first_item + group.z];
     let packed_rows = item.rows * params.group;
-    let first = group.y * 4u;
     if first >= packed_rows {
         return;
     }
-    let lane = reduce.lane;
-    for (var i = lane; i < 4u * QUADS; i += LANES) {
-        // A packed row past the end repeats the last one; its result is not stored.
-        let packed = min(first + i / QUADS, packed_rows - 1u);
-        let row = item.first_row + packed / params.group;
+    let last = packed_rows - 1u;
+    let lane = team_lane(builtins);
+    let team = lane / TEAM;
+    let mate = lane % TEAM;
+
+    var query: array<vec4<f32>, ROWS * LANE_QUADS>;
+    var sums: array<vec4<f32>, ROWS * LANE_QUADS>;
+    var largest: array<f32, ROWS>;
+    var total: array<f32, ROWS>;
+    for (var r = 0u; r < ROWS; r++) {
+        // A packed row past the end repeats the last one; its result is not stored. Columns past the end are zero.
+        let packed = min(first + r, last);
         let head = kv_head * params.group + packed % params.group;
-        staged_q[i] = act_load(q[(row * params.num_heads + head) * QUADS + i % QUADS]) * params.scale_log2;
+        let base = ((item.first_row + packed / params.group) * params.num_heads + head) * QUADS;
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            let word = mate + i / KV_QUADS * TEAM;
+            let quad = act_load(q[base + min(word, WORDS - 1u) * KV_QUADS + i % KV_QUADS]) * params.scale_log2;
+            query[r * LANE_QUADS + i] = select(vec4<f32>(), quad, word < WORDS);
+            sums[r * LANE_QUADS + i] = vec4<f32>();
+        }
+        largest[r] = LOWEST;
+        total[r] = 0.0;
+    }
+
+    // Keys that all rows see: [all_from, all_end), counted from the item's first.
+    let first_end = item.row_position + first / params.group + 1u;
+    let last_end = item.row_position + min(first + ROWS - 1u, last) / params.group + 1u;
+    let all_end = min(max(first_end, item.first_position) - item.first_position, item.count);
+    var all_from = 0u;
+    if params.window > 0u {
+        all_from = max(max(last_end, params.window) - params.window, item.first_position) - item.first_position;
+    }
+    let plane = kv_head * params.slots + item.first_slot;
+    var k_words: array<kv_word, KEYS * LANE_WORDS>;
+    var v_words: array<kv_word, KEYS * LANE_WORDS>;
+    var scores: array<f32, TEAM_VALUES>; // [ROWS, KEYS], then their weights
+    for (var step = 0u; step < item.count; step += TEAMS * KEYS) {
+        for (var key = 0u; key < KEYS; key++) {
+            // A key past the end repeats the last one, masked; a word past the end the last word, against zeros.
+            let base = (plane + min(step + key * TEAMS + team, item.count - 1u)) * WORDS;
+            for (var i = 0u; i < LANE_WORDS; i++) {
+                let at = base + min(mate + i * TEAM, WORDS - 1u);
+                k_words[key * LANE_WORDS + i] = k[at];
+                v_words[key * LANE_WORDS + i] = v[at];
+            }
+        }
+        for (var i = 0u; i < TEAM_VALUES; i++) {
+            scores[i] = 0.0;
+        }
+        for (var i = 0u; i < KEYS * LANE_WORDS; i++) {
+            let quads = kv_decode(k_words[i]);
+            for (var r = 0u; r < ROWS; r++) {
+                let score = r * KEYS + i / LANE_WORDS;
+                for (var j = 0u; j < KV_QUADS; j++) {
+                    scores[score] = add_dot(scores[score], quads[j], query[r * LANE_QUADS + i % LANE_WORDS * KV_QUADS + j]);
+                }
+            }
+        }
+        team_sum(builtins, &scores);
+        if step < all_from || step + TEAMS * KEYS > all_end {
+            for (var i = 0u; i < TEAM_VALUES; i++) {
+                let key = step + i % KEYS * TEAMS + team;
+                let position = item.first_position + key;
+                let end = item.row_position + min(first + i / KEYS, last) / params.group + 1u;
+                let seen = key < item.count && position < end && (params.window == 0u || position + params.window >= end);
+                scores[i] = select(MASKED, scores[i], seen);
+            }
+        }
+        for (var r = 0u; r < ROWS; r++) {
+            var next = largest[r];
+            for (var key = 0u; key < KEYS; key++) {
+                next = max(next, scores[r * KEYS + key]);
+            }
+            // Rare once a few keys were seen.
+            if next > largest[r] {
+                let rescale = exp2(largest[r] - next);
+                largest[r] = next;
+                total[r] *= rescale;
+                for (var i = 0u; i < LANE_QUADS; i++) {
+                    sums[r * LANE_QUADS + i] *= rescale;
+                }
+            }
+            for (var key = 0u; key < KEYS; key++) {
+                scores[r * KEYS + key] = exp2(scores[r * KEYS + key] - next);
+                total[r] += scores[r * KEYS + key];
+            }
+        }
+        for (var i = 0u; i < KEYS * LANE_WORDS; i++) {
+            let quads = kv_decode(v_words[i]);
+            for (var r = 0u; r < ROWS; r++) {
+                let weight = vec4<f32>(scores[r * KEYS + i / LANE_WORDS]);
+                for (var j = 0u; j < KV_QUADS; j++) {
+                    let at = r * LANE_QUADS + i % LANE_WORDS * KV_QUADS + j;
+                    sums[at] = fma(weight, quads[j], sums[at]);
+                }
+            }
+        }
+    }
+
+    if mate == 0u {
+        for (var r = 0u; r < ROWS; r++) {
+            team_weight[r * TEAMS + team] = vec2<f32>(largest[r], total[r]);
+        }
     }
     workgroupBarrier();
-    let ends = (min(vec4<u32>(first) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(packed_rows - 1u)) / params.group)
-        + item.row_position;
-    let plane = kv_head * params.slots + item.first_slot;
-
-    var largest = vec4<f32>(MASKED);
-    var total = vec4<f32>();
-    var sums: array<vec4<f32>, COLS>;
-    for (var first_key = 0u; first_key < item.count; first_key += LANES) {
-        let key = first_key + lane;
-        var score = vec4<f32>(MASKED);
-        if key < item.count {
-            var dots = vec4<f32>();
-            for (var i = 0u; i < QUADS; i++) {
-                let quad = kv_load(k[(plane + key) * QUADS + i]);
-                dots += vec4<f32>(dot(quad, staged_q[i]), dot(quad, staged_q[QUADS + i]),
-                    dot(quad, staged_q[2u * QUADS + i]), dot(quad, staged_q[3u * QUADS + i]));
-            }
-            let position = vec4<u32>(item.first_position + key);
-            var seen = position <= ends;
-            if params.window > 0u {
-                seen = seen & (position + params.window > ends);
-            }
-            score = select(score, dots, seen);
+    for (var r = 0u; r < ROWS; r++) {
+        var row_largest = LOWEST;
+        for (var i = 0u; i < TEAMS; i++) {
+            row_largest = max(row_largest, team_weight[r * TEAMS + i].x);
         }
-        let next_largest = max(largest, reduce_max4(reduce, score));
-        staged_weight[lane] = select(exp2(score - next_largest), vec4<f32>(), score <= vec4<f32>(MASKED));
-        let rescale = exp2(largest - next_largest);
-        largest = next_largest;
+        var row_total = 0.0;
+        for (var i = 0u; i < TEAMS; i++) {
+            row_total += team_weight[r * TEAMS + i].y * exp2(team_weight[r * TEAMS + i].x - row_largest);
+        }
+        let rescale = exp2(largest[r] - row_largest);
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            let word = mate + i / KV_QUADS * TEAM;
+            if word < WORDS {
+                team_result[team * QUADS + word * KV_QUADS + i % KV_QUADS] = sums[r * LANE_QUADS + i] * rescale;
+            }
+        }
         workgroupBarrier();
-        total *= rescale;
-        for (var i = 0u; i < COLS; i++) {
-            sums[i] *= rescale;
-        }
-        for (var i = 0u; i < min(LANES, item.count - first_key); i++) {
-            let weights = staged_weight[i];
-            total += weights;
-            for (var c = 0u; c < COLS; c++) {
-                let col = min(lane + c * LANES, HEAD_STRIDE - 1u);
-                sums[c] += weights * f32(v[(plane + first_key + i) * HEAD_STRIDE + col]);
-            }
-        }
-        // The next write to staged_weight comes after the barriers of reduce_max4.
-    }
-    for (var r = 0u; r < min(4u, packed_rows - first); r++) {
         let packed = first + r;
         let partial = kv_head * params.partials + item.partial + packed;
-        if item.partial != DIRECT && lane == 0u {
-            partial_weight[partial] = vec2<f32>(largest[r], total[r]);
-        }
         let row = item.first_row + packed / params.group;
         let head = kv_head * params.group + packed % params.group;
-        for (var c = 0u; c < COLS; c++) {
-            let col = lane + c * LANES;
-            if item.partial != DIRECT && col < HEAD_STRIDE {
-                partial_sum[partial * HEAD_STRIDE + col] = sums[c][r];
-            } else if item.partial == DIRECT && col < params.head_dim {
-                let value = act_store(vec4<f32>(sums[c][r] / total[r])).x;
-                out[row * params.out_stride + head * params.head_dim + col] = value;
+        let is_partial = item.partial != DIRECT;
+        if packed <= last && is_partial && lane == 0u {
+            partial_weight[partial] = vec2<f32>(row_largest, row_total);
+        }
+        for (var col = lane; col < HEAD_STRIDE && packed <= last; col += LANES) {
+            var sum = 0.0;
+            for (var i = 0u; i < TEAMS; i++) {
+                sum += team_result[i * QUADS + col / 4u][col % 4u];
+            }
+            if is_partial {
+                partial_sum[partial * HEAD_STRIDE + col] = sum;
+            } else if col < params.head_dim {
+                out[row * params.out_stride + head * params.head_dim + col] = act_store(vec4<f32>(sum / row_total)).x;
             }
         }
+        workgroupBarrier(); // the next row overwrites team_result
     }
 }

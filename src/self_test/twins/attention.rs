@@ -98,7 +98,7 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
         (192, 2, 1),
         (33, 4, 1),
     ];
-    if !kernel.parts.contains(&PartKind::Reduce) && !rig.is_of_four() {
+    if !kernel.parts.contains(&PartKind::Team) && !rig.is_of_four() {
         return Ok(());
     }
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
@@ -159,7 +159,9 @@ fn contexts(all: bool) -> Vec<Vec<Context>> {
 pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
     for schedule in rig.schedules(&merge::KERNEL, &[8, 8]) {
         for (index, (head_dim, group, rows, parts)) in
-            [(64, 1, 1, 2), (20, 3, 2, 8), (128, 4, 3, 3), (50, 8, 1, 5), (33, 2, 2, 2)].into_iter().enumerate()
+            [(64, 1, 1, 2), (20, 3, 2, 8), (160, 4, 3, 3), (50, 8, 1, 5), (33, 2, 2, 2), (16, 1, 1, 133)]
+                .into_iter()
+                .enumerate()
         {
             let mut random = rig.random(index);
             let head_stride = raglan_shaders::attention::head_stride(head_dim).unwrap_or(head_dim);
@@ -193,7 +195,7 @@ pub(super) fn check_merge(rig: &Rig<'_>) -> Result<(), Failure> {
                 partials: partials as u32,
                 first_merge: 1,
             };
-            let variant = merge::KERNEL.variant(&[rig.act], schedule.clone());
+            let variant = merge::KERNEL.variant(&[rig.act, rig.reduce], schedule.clone());
             const UNTOUCHED: f32 = 1234.0;
             let out = store(rig.act, &vec![UNTOUCHED; (2 * rows * out_stride).next_multiple_of(2)]).bytes;
             let inputs = [

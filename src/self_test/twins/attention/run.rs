@@ -97,7 +97,7 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     };
     let class = if rig.turn.is_multiple_of(2) { AdapterClass::Hardware } else { AdapterClass::Software };
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 16, max_adjustments: 1 };
-    let planner = Planner::new(shape, class, &limits);
+    let planner = Planner::new(shape, class, &rig.limits(), &limits);
     let plan = planner.plan(&batch);
     let met = attend(rig, kernel, case, &plan, tokens, (slots, stride), [&q, &k, &v])?;
 
@@ -157,10 +157,10 @@ pub(super) fn attend(
     let mut sums: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; partials * stride]).to_vec();
     let mut weights: Vec<u8> = bytemuck::cast_slice(&vec![f32::NAN; partials * 2]).to_vec();
     let schedule = rig.one_schedule(kernel, &[64, 64, stride as u32], stride / 16);
-    let lanes = kernel.value(&schedule, "LANES") as usize;
-    let parts: &[Part] = &[rig.act, rig.kv, rig.reduce];
+    let is_vector = std::ptr::eq(kernel, &vector::KERNEL);
+    let rows = kernel.value(&schedule, if is_vector { "ROWS" } else { "LANES" }) as usize;
+    let parts: &[Part] = &[rig.act, rig.kv, rig.team];
     let variant = kernel.variant(&parts[..kernel.parts.len()], schedule);
-    let rows = if std::ptr::eq(kernel, &vector::KERNEL) { vector::PACKED_ROWS as usize } else { lanes };
     for pass in &plan.passes {
         let forms = [(&pass.vector, pass.vector_packed_rows), (&pass.tile, pass.tile_packed_rows)];
         for (items, packed_rows) in forms.into_iter().filter(|(items, _)| !items.is_empty()) {
@@ -175,7 +175,8 @@ pub(super) fn attend(
                 partials: plan.partials as u32,
                 first_item: items.start as u32,
             };
-            let workgroups = [items.len() as u32, packed_rows.div_ceil(rows) as u32, case.num_kv_heads as u32];
+            let [heads, blocks, items] = [case.num_kv_heads, packed_rows.div_ceil(rows), items.len()].map(|n| n as u32);
+            let workgroups = if is_vector { [heads, blocks, items] } else { [items, blocks, heads] };
             let inputs = [&q.bytes, &k.bytes, &v.bytes, bytemuck::cast_slice(&plan.items), &out, &sums, &weights];
             let mut met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups)?.into_iter();
             [&mut out, &mut sums, &mut weights].into_iter().for_each(|bytes| *bytes = met.next().unwrap_or_default());
@@ -189,7 +190,8 @@ pub(super) fn attend(
                 partials: plan.partials as u32,
                 first_merge: pass.merges.start as u32,
             };
-            let variant = merge::KERNEL.variant(&[rig.act], merge::KERNEL.default_schedule());
+            let variant =
+                merge::KERNEL.variant(&[rig.act, rig.reduce], rig.one_schedule(&merge::KERNEL, &[64, 64], stride / 16));
             let workgroups = [pass.merges.len() as u32, pass.merge_packed_rows as u32, case.num_kv_heads as u32];
             let lists = [bytemuck::cast_slice(&plan.merges), bytemuck::cast_slice(&plan.parts)];
             let inputs = [lists[0], lists[1], &sums[..], &weights[..], &out[..]];
