@@ -37,6 +37,8 @@ pub struct Types {
     pub reduce: Part,
     /// Sums over teams of lanes.
     pub team: Part,
+    /// Cooperative matrices, for kernels that are chosen where the adapter has them.
+    pub coop: Part,
 }
 
 /// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
@@ -59,6 +61,7 @@ impl Types {
             kv: if half { Part::KvF16 } else { Part::KvF32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if limits.subgroups { Part::TeamSubgroup } else { Part::TeamShared },
+            coop: if limits.coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
         }
     }
 

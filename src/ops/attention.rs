@@ -2,7 +2,7 @@ use super::{Ops, RopeShape, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
-use raglan_shaders::attention::{AttentionParams, tile, vector};
+use raglan_shaders::attention::{AttentionParams, coop, vector};
 
 /// This step's work items and the memory for partial results.
 #[derive(Debug)]
@@ -66,12 +66,14 @@ impl Ops<'_> {
                 let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
-            if !pass.tile.is_empty() {
-                let params = AttentionParams { first_item: pass.tile.start as u32, ..params };
-                let variant = tile::KERNEL.variant(&[types.act, types.kv], planner.tile_schedule());
-                let lanes = tile::KERNEL.value(&variant.schedule, "LANES") as usize;
-                let workgroups = [pass.tile.len() as u32, pass.tile_packed_rows.div_ceil(lanes) as u32, kv_heads];
-                self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+            for ((items, packed_rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(planner.tiles()) {
+                if !items.is_empty() {
+                    let params = AttentionParams { first_item: items.start as u32, ..params };
+                    let lanes = if std::ptr::eq(tile.kernel, &coop::KERNEL) { types.coop } else { types.team };
+                    let variant = tile.kernel.variant(&[types.act, types.kv, lanes], tile.schedule.clone());
+                    let workgroups = [items.len() as u32, packed_rows.div_ceil(tile.packed_rows) as u32, kv_heads];
+                    self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+                }
             }
             if !pass.merges.is_empty() {
                 let params = AttentionMergeParams { first_merge: pass.merges.start as u32, ..merge_params };

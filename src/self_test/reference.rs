@@ -116,7 +116,7 @@ impl Reference {
         let v = Noise::disturb(noise, Tolerance::f32(0), true, Wanted::scaled(v.clone(), vec![0.0; v.len()]));
         let window = spec.layers[layer].sliding_window.unwrap_or(0);
         let sequence = TwinSequence { q: &q, k: &k, v: &v };
-        let want = attention_wanted(&sequence, spec.num_attention_heads, spec.num_key_value_heads, head_dim, window);
+        let want = attention_wanted(&sequence, spec.num_attention_heads, spec.num_key_value_heads, head_dim, window, false);
         Noise::disturb(noise, Tolerance::f32(tokens), true, want)
     }
 

@@ -8,17 +8,19 @@ pub(super) use deterministic::check as check_deterministic;
 use crate::self_test::data::{is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::attention::merge::{self, AttentionMerge, AttentionMergeParams};
-use raglan_shaders::attention::{TwinSequence, tile, twin, vector};
-use raglan_shaders::{Kernel, PartKind, Tolerance, Wanted, accuracy};
+use raglan_shaders::attention::{TwinSequence, coop, tile, twin, vector};
+use raglan_shaders::{Kernel, Tolerance, Wanted, accuracy};
 use run::{Case, Context, check_case};
 
-/// The twin's result, with the error that scores and exponentials bring into the weights of the values.
+/// The twin's result, with the error that scores and exponentials bring into the weights of the values, and, where `is_coop`,
+/// the rounding of weights to f16 as the cooperative-matrix form has it.
 pub(in crate::self_test) fn wanted(
     sequence: &TwinSequence<'_>,
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
     window: usize,
+    is_coop: bool,
 ) -> Wanted {
     let values = twin(sequence, num_heads, num_kv_heads, head_dim, window);
     let rows = sequence.q.len() / (num_heads * head_dim);
@@ -58,8 +60,15 @@ pub(in crate::self_test) fn wanted(
             let mut weight_error = 0.0;
             for (k, &(score, error)) in (first..).zip(&scores) {
                 let weight = (score - largest).exp2() / total;
-                let error = error + accuracy::exp(score - largest) + rescaled;
+                let mut error = error + accuracy::exp(score - largest) + rescaled;
+                if is_coop {
+                    error += accuracy::exp(coop::LAG) - accuracy::exp(0.0);
+                }
                 weight_error += weight * error;
+                if is_coop {
+                    // Half a step of f16; what is less than its least normal number may count as zero.
+                    error += if score - largest < -14.0 { 1.0 } else { 2f64.powi(-11) };
+                }
                 for (col, value) in key("v", k).iter().enumerate() {
                     scale[at + col] += weight * value.abs();
                     inherited[at + col] += weight * value.abs() * error;
@@ -81,6 +90,13 @@ pub(super) fn check_tile(rig: &Rig<'_>) -> Result<(), Failure> {
     check(rig, &tile::KERNEL)
 }
 
+pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
+    if rig.limits().coop_side == 0 {
+        return Ok(());
+    }
+    check(rig, &coop::KERNEL)
+}
+
 /// Every width of head and every group, with batches of contexts around the widths of workgroups.
 fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
     let shapes = [
@@ -98,9 +114,6 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
         (192, 2, 1),
         (33, 4, 1),
     ];
-    if !kernel.parts.contains(&PartKind::Team) && !rig.is_of_four() {
-        return Ok(());
-    }
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
         // The width of a head is compiled in, and there are many: the first is tried in every way, the others in two.
         if index > 0 && !rig.is_of_two(index) {
