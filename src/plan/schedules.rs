@@ -94,7 +94,8 @@ fn lane_tile(shape: &AttentionShape, adapter: &AdapterLimits, rows: u32) -> Tile
 fn coop_tile(shape: &AttentionShape, adapter: &AdapterLimits, subgroups: u32) -> Option<TileForm> {
     let legal = coop::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
     let value = |schedule: &Schedule, name| coop::KERNEL.value(schedule, name);
-    let few = legal.into_iter().filter(|schedule| shape.element_bytes == 2 && value(schedule, "SUBGROUPS") <= subgroups);
+    let few =
+        legal.into_iter().filter(|schedule| shape.element_bytes == 2 && value(schedule, "SUBGROUPS") <= subgroups);
     let schedule = few.max_by_key(|schedule| ["SUBGROUPS", "KEYS"].map(|name| value(schedule, name)))?;
     let packed_rows = coop::packed_rows(&schedule, adapter.coop_side) as usize;
     Some(TileForm { kernel: &coop::KERNEL, schedule, packed_rows, rate: 8 })

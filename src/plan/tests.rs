@@ -31,7 +31,9 @@ fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
         let mut done = vec![0; batch.tokens()];
         for pass in &plan.passes[planned.passes.clone()] {
             let mut written = vec![None; plan.partials];
-            for item in [&pass.vector, &pass.tiles[0], &pass.tiles[1]].into_iter().flat_map(|items| &plan.items[items.clone()]) {
+            for item in
+                [&pass.vector, &pass.tiles[0], &pass.tiles[1]].into_iter().flat_map(|items| &plan.items[items.clone()])
+            {
                 for row in item.first_row..item.first_row + item.rows {
                     let position = batch.positions[row as usize];
                     let masked_from = item.row_position + row - item.first_row;

@@ -37,7 +37,8 @@ pub static KERNEL: Kernel = Kernel {
     legal: |limits, shape, schedule| {
         let [lanes, team, rows, keys, stage, head_stride] = schedule.values[..] else { return false };
         // Those of f32 keys and values, and of a team without subgroups.
-        let bytes = 2 * (4 * stage * head_stride + 16) + if team > 1 { 4 * lanes * rows * keys } else { 4 * lanes * keys };
+        let bytes =
+            2 * (4 * stage * head_stride + 16) + if team > 1 { 4 * lanes * rows * keys } else { 4 * lanes * keys };
         // One lane a row is for adapters without a use for workgroup memory.
         let form = if team == 1 { rows == 1 && stage == 0 } else { lanes >= 64 && stage > 0 };
         form && lanes <= limits.max_workgroup_lanes

@@ -94,7 +94,22 @@ pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
     if rig.limits().coop_side == 0 {
         return Ok(());
     }
-    check(rig, &coop::KERNEL)
+    // A software adapter takes seconds to compile the fragments of a wide head, so that most cases are of a narrow one, and
+    // wide ones are tried in the first way alone.
+    for (index, (head_dim, num_heads, num_kv_heads)) in
+        [(16, 4, 2), (20, 6, 2), (33, 4, 1), (64, 8, 1), (80, 3, 3), (128, 4, 1)].into_iter().enumerate()
+    {
+        if index > 0 && rig.turn > 0 {
+            continue;
+        }
+        let windows: &[usize] = if index == 0 { &[0, 1, 7, 40] } else { &[[0, 40, 7][index % 3]] };
+        for &window in windows {
+            for contexts in contexts(index == 0) {
+                check_case(rig, &coop::KERNEL, &Case { head_dim, num_heads, num_kv_heads, window, contexts }, index)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every width of head and every group, with batches of contexts around the widths of workgroups.
@@ -166,6 +181,8 @@ fn contexts(all: bool) -> Vec<Vec<Context>> {
     // Long enough to be split over items by the planner of a hardware adapter; eight segments, one of a single slot.
     batches.push(vec![context(1, 699, &[700]), context(3, 640, &[16, 1, 63, 100, 20, 200, 43, 200])]);
     batches.push(vec![context(65, 0, &[65]), context(33, 96, &[48, 100])]);
+    // Rows around the heights of tiles, most of them alone in an item.
+    batches.push([3, 4, 5, 8, 9, 15, 16, 17, 31, 33].map(|rows| context(rows, 3 * rows, &[4 * rows])).into());
     batches
 }
 
