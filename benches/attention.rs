@@ -14,6 +14,7 @@ use raglan::shaders::{Access, Kernel, Schedule};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 /// Turns, of which the median counts.
@@ -21,22 +22,27 @@ const TURNS: usize = 9;
 const PAGE: usize = 16;
 const HEAD_DIM: usize = 128;
 
-/// The vector form over a page table.
-static PAGED: Kernel = Kernel {
-    name: "paged_vector",
-    source: include_str!("paged_vector.wgsl"),
-    bindings: &[
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::Read,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::ReadWrite,
-        Access::Read,
-    ],
-    ..vector::KERNEL
-};
+/// The vector form over a page table: the same kernel but for the place of a key.
+static PAGED: LazyLock<Kernel> = LazyLock::new(|| {
+    let place = "item.first_slot + near";
+    let source = vector::KERNEL.source;
+    assert_eq!(source.matches(place).count(), 1, "vector.wgsl finds the place of a key once");
+    let paged = source.replace(place, &format!("paged_slot({place})"));
+    Kernel {
+        source: (include_str!("paged_vector.wgsl").to_owned() + &paged).leak(),
+        bindings: &[
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::Read,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::ReadWrite,
+            Access::Read,
+        ],
+        ..vector::KERNEL
+    }
+});
 
 /// Sizes that an adapter runs through in seconds.
 struct Sizes {
@@ -250,7 +256,8 @@ impl Bench {
             parts: list(bytemuck::cast_slice(&plan.parts))?,
             sums: self.gpu.buffer("sums", 4 * partials * HEAD_DIM as u64)?,
             weights: self.gpu.buffer("weights", 8 * partials)?,
-            vector: planner.vector_schedule(),
+            vector: plan.passes.iter().map(|pass| planner.vector_schedule(pass.vector_packed_rows).clone()).collect(),
+            merge: planner.merge_schedule(),
             tile: planner.tile_schedule(),
             paged: way.paged,
             plan,
@@ -266,7 +273,9 @@ struct Prepared {
     parts: Buffer,
     sums: Buffer,
     weights: Buffer,
-    vector: Schedule,
+    /// Of each pass.
+    vector: Vec<Schedule>,
+    merge: Schedule,
     tile: Schedule,
     paged: bool,
 }
@@ -290,21 +299,26 @@ impl Prepared {
         let kv_heads = sizes.kv_heads as u32;
         for [k, v] in bench.layers.iter().cycle().take(repeats) {
             let buffers = [&bench.q, k, v, &self.items, &bench.out, &self.sums, &self.weights, &bench.pages];
-            for pass in &self.plan.passes {
-                let reduced = [types.act, types.kv, types.reduce];
-                let kernel = if self.paged { &PAGED } else { &vector::KERNEL };
+            for (pass, schedule) in self.plan.passes.iter().zip(&self.vector) {
+                let kernel = if self.paged { &*PAGED } else { &vector::KERNEL };
+                let rows = vector::KERNEL.value(schedule, "ROWS") as usize;
+                let blocks = pass.vector_packed_rows.div_ceil(rows) as u32;
+                let tiles = pass.tile_packed_rows.div_ceil(tile::KERNEL.value(&self.tile, "LANES") as usize) as u32;
                 let forms = [
-                    (&pass.vector, pass.vector_packed_rows.div_ceil(4), kernel.variant(&reduced, self.vector.clone())),
+                    (
+                        &pass.vector,
+                        [kv_heads, blocks, pass.vector.len() as u32],
+                        kernel.variant(&[types.act, types.kv, types.team], schedule.clone()),
+                    ),
                     (
                         &pass.tile,
-                        pass.tile_packed_rows.div_ceil(tile::KERNEL.value(&self.tile, "LANES") as usize),
-                        tile::KERNEL.variant(&reduced[..2], self.tile.clone()),
+                        [pass.tile.len() as u32, tiles, kv_heads],
+                        tile::KERNEL.variant(&[types.act, types.kv], self.tile.clone()),
                     ),
                 ];
-                for (items, tiles, variant) in forms {
+                for (items, workgroups, variant) in forms {
                     let params = AttentionParams { first_item: items.start as u32, ..params };
                     let buffers = &buffers.map(Into::into)[..variant.kernel.bindings.len()];
-                    let workgroups = [items.len() as u32, tiles as u32, kv_heads];
                     recorder.dispatch(&variant, buffers, bytemuck::bytes_of(&params), workgroups);
                 }
                 let params = AttentionMergeParams {
@@ -315,7 +329,7 @@ impl Prepared {
                     partials: params.partials,
                     first_merge: pass.merges.start as u32,
                 };
-                let variant = merge::KERNEL.variant(&[types.act], merge::KERNEL.default_schedule());
+                let variant = merge::KERNEL.variant(&[types.act, types.reduce], self.merge.clone());
                 let buffers = [&self.merges, &self.parts, &self.sums, &self.weights, &bench.out].map(Into::into);
                 let workgroups = [pass.merges.len() as u32, pass.merge_packed_rows as u32, kv_heads];
                 recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);

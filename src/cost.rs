@@ -16,11 +16,21 @@ pub enum AdapterClass {
 }
 
 impl AdapterClass {
-    /// Constants that are right within an order of magnitude: they only have to rank splits.
+    /// Constants by which work is split, right within an order of magnitude. On hardware an H100's: parts that fill it cost a
+    /// smaller adapter little, and too few would leave most of it idle.
     pub fn wave_model(self) -> WaveModel {
         match self {
             AdapterClass::Software => WaveModel { launch_us: 20.0, bytes_per_us: 2e4, flops_per_us: 2e4, wave: 2.0 },
-            AdapterClass::Hardware => WaveModel { launch_us: 3.0, bytes_per_us: 5e5, flops_per_us: 1e7, wave: 264.0 },
+            AdapterClass::Hardware => WaveModel { launch_us: 3.0, bytes_per_us: 3e6, flops_per_us: 3e7, wave: 264.0 },
+        }
+    }
+
+    /// Bytes and operations a microsecond by which steps are predicted until some were measured: on hardware those of a
+    /// middling adapter.
+    pub fn step_rates(self) -> (f64, f64) {
+        match self {
+            AdapterClass::Software => (2e4, 2e4),
+            AdapterClass::Hardware => (5e5, 1e7),
         }
     }
 
@@ -40,6 +50,8 @@ pub struct KeyCost {
     pub workgroups: usize,
     /// Workgroups that run at once.
     pub wave: usize,
+    /// Workgroups that are enough to keep the adapter busy; fewer run no faster than these.
+    pub busy: usize,
     /// Bytes of the key and its value in one of them.
     pub bytes: usize,
     /// Floating-point operations in one of them.
@@ -98,23 +110,25 @@ fn attention_us(model: &WaveModel, runs: &[u32], cost: &KeyCost, chunk: usize) -
     let (each, wave) = ((chunk + START_KEYS) as f64, cost.wave as f64);
     let (waves, last) = (whole * cost.workgroups / cost.wave, whole * cost.workgroups % cost.wave);
     let longest = if last > 0 { each } else { longest_rest as f64 };
-    let last_keys = longest.max((last as f64 * each + (rest * cost.workgroups) as f64) / wave);
-    // What one workgroup takes for a key, at its share of the adapter's rates.
-    let key_us = (cost.bytes as f64 / model.bytes_per_us).max(cost.flops as f64 / model.flops_per_us) * wave;
+    // Keys that the adapter reads meanwhile, were it busy.
+    let last_keys = (longest * cost.busy as f64).max(last as f64 * each + (rest * cost.workgroups) as f64);
+    let key_us = (cost.bytes as f64 / model.bytes_per_us).max(cost.flops as f64 / model.flops_per_us);
     let split_us = model.launch_us + (parts * cost.workgroups * cost.partial_bytes) as f64 / model.bytes_per_us;
-    model.launch_us + (waves as f64 * each + last_keys) * key_us + if parts > runs.len() { split_us } else { 0.0 }
+    model.launch_us
+        + (waves as f64 * each * wave + last_keys) * key_us
+        + if parts > runs.len() { split_us } else { 0.0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const VECTOR: KeyCost = KeyCost { workgroups: 8, wave: 396, bytes: 512, flops: 0, partial_bytes: 1024 };
+    const VECTOR: KeyCost = KeyCost { workgroups: 8, wave: 396, busy: 264, bytes: 512, flops: 0, partial_bytes: 1024 };
 
     #[test]
     fn a_few_tiles_of_a_long_prompt_are_split_and_enough_to_fill_the_adapter_are_not() {
         let model = AdapterClass::Hardware.wave_model();
-        let tile = KeyCost { flops: 4 * 128 * 32, partial_bytes: 8 * 128 * 32, wave: 264, ..VECTOR };
+        let tile = KeyCost { flops: 4 * 128 * 32, partial_bytes: 8 * 128 * 32, wave: 264, busy: 264, ..VECTOR };
         assert!(attention_chunk(&model, &[32_768; 4], &tile) <= 4096);
         assert_eq!(attention_chunk(&model, &[4096; 512], &tile), 4096);
     }
@@ -128,8 +142,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_split_keeps_the_adapter_busy_and_leaves_no_small_last_wave() {
+        let model = AdapterClass::Hardware.wave_model();
+        // 40 heads of 128 at f16, four workgroups a unit.
+        let cost = KeyCost { workgroups: 40, wave: 528, busy: 264, bytes: 512, flops: 512, partial_bytes: 1024 };
+        for keys in [8192usize, 32_768, 70_000] {
+            let parts = keys.div_ceil(attention_chunk(&model, &[keys as u32], &cost));
+            let workgroups = parts * 40;
+            let last = (workgroups - 1) % 528 + 1;
+            assert!(last >= if workgroups > 528 { 475 } else { 264 }, "{keys} keys: {workgroups} workgroups");
+        }
+        assert_eq!(attention_chunk(&model, &[101], &cost), 101, "a merge costs more than a short context");
+    }
+
+    #[test]
     fn software_splits_only_as_far_as_its_few_units_go() {
         let model = AdapterClass::Software.wave_model();
-        assert!(attention_chunk(&model, &[4096], &KeyCost { workgroups: 3, wave: 2, ..VECTOR }) >= 2048);
+        assert!(attention_chunk(&model, &[4096], &KeyCost { workgroups: 3, wave: 2, busy: 2, ..VECTOR }) >= 2048);
     }
 }

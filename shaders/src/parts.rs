@@ -13,12 +13,12 @@ pub enum PartKind {
     Kv,
     /// `ReduceBuiltins`, `reduce_sum4`, `reduce_max4`
     Reduce,
+    /// `TeamBuiltins`, `team_lane`, `team_sum`
+    Team,
     /// `coop_a`, `coop_b`, `coop_c`, `COOP_SIDE`
     Coop,
     /// `epilogue_pair`
     Epilogue,
-    /// `TeamBuiltins`, `team_lane`, `team_sum`
-    Team,
 }
 
 /// A file to link.
@@ -38,6 +38,10 @@ pub enum Part {
     ReduceShared,
     /// Subgroups first, then workgroup memory.
     ReduceSubgroup,
+    /// Teams of lanes through workgroup memory.
+    TeamShared,
+    /// Teams of lanes within subgroups.
+    TeamSubgroup,
     /// Cooperative matrices of side 16.
     Coop16,
     /// Cooperative matrices of side 8.
@@ -46,10 +50,6 @@ pub enum Part {
     EpiloguePlain,
     /// Products of gate and up in neighbouring columns, joined by the activation.
     EpilogueGated,
-    /// Teams of lanes through workgroup memory.
-    TeamShared,
-    /// Teams of lanes within subgroups.
-    TeamSubgroup,
 }
 
 impl Part {
@@ -60,9 +60,9 @@ impl Part {
             Part::ActF32 | Part::ActF16 => PartKind::Act,
             Part::KvF32 | Part::KvF16 => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
+            Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
             Part::Coop16 | Part::Coop8 => PartKind::Coop,
             Part::EpiloguePlain | Part::EpilogueGated => PartKind::Epilogue,
-            Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
         }
     }
 
@@ -76,12 +76,12 @@ impl Part {
             Part::KvF16 => "kv_f16",
             Part::ReduceShared => "reduce_shared",
             Part::ReduceSubgroup => "reduce_subgroup",
+            Part::TeamShared => "team_shared",
+            Part::TeamSubgroup => "team_subgroup",
             Part::Coop16 => "coop_16",
             Part::Coop8 => "coop_8",
             Part::EpiloguePlain => "epilogue_plain",
             Part::EpilogueGated => "epilogue_gated",
-            Part::TeamShared => "team_shared",
-            Part::TeamSubgroup => "team_subgroup",
         }
     }
 
@@ -95,12 +95,12 @@ impl Part {
             Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
+            Part::TeamShared => include_str!("parts/team_shared.wgsl"),
+            Part::TeamSubgroup => include_str!("parts/team_subgroup.wgsl"),
             Part::Coop16 => include_str!("parts/coop_16.wgsl"),
             Part::Coop8 => include_str!("parts/coop_8.wgsl"),
             Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
             Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
-            Part::TeamShared => include_str!("parts/team_shared.wgsl"),
-            Part::TeamSubgroup => include_str!("parts/team_subgroup.wgsl"),
         }
     }
 
@@ -121,9 +121,9 @@ impl Part {
             PartKind::Act => vec![Part::ActF32, Part::ActF16],
             PartKind::Kv => vec![Part::KvF32, Part::KvF16],
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
+            PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
             PartKind::Coop => vec![Part::Coop16, Part::Coop8],
             PartKind::Epilogue => vec![Part::EpiloguePlain, Part::EpilogueGated],
-            PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
         }
     }
 }

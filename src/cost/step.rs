@@ -75,7 +75,8 @@ impl StepCost {
             AdapterClass::Software => 4e3,
             AdapterClass::Hardware => 12e3,
         };
-        let rates = (wave.bytes_per_us, wave.flops_per_us, host_bytes_per_us, 40.0 * wave.launch_us);
+        let (bytes_per_us, flops_per_us) = class.step_rates();
+        let rates = (bytes_per_us, flops_per_us, host_bytes_per_us, 40.0 * wave.launch_us);
         // An adapter far slower than the constants must not meet its watchdog before they are learned.
         let factor = if class == AdapterClass::Hardware { 4.0 } else { 1.0 };
         StepCost { factor, ..StepCost::with_rates(model, rates) }

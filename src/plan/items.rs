@@ -65,15 +65,21 @@ impl Planner {
         let model = self.class.wave_model();
         let shape = &self.shape;
         let chunk = |form: usize| {
-            let (packed_rows, wave) = match form {
-                0 => (self.vector_rows(shape.group()), self.vector_wave(shape.group())),
-                _ => (self.tiles[form - 1].packed_rows, model.wave as usize),
+            let wave = model.wave as usize;
+            let (packed_rows, wave, busy) = match form {
+                0 => {
+                    let wave = self.vector_wave(shape.group());
+                    // Two workgroups a unit have enough reads in flight, even while half of their lanes compute.
+                    (self.vector_rows(shape.group()), wave, wave.min(2 * self.class.units()))
+                }
+                _ => (self.tiles[form - 1].packed_rows, wave, wave),
             };
             let blocks = if form == 0 { shape.group().div_ceil(packed_rows) } else { 1 };
             let rate = if form == 0 { 1 } else { self.tiles[form - 1].rate };
             let cost = KeyCost {
                 workgroups: shape.num_kv_heads * blocks,
                 wave,
+                busy,
                 bytes: 2 * shape.head_stride * shape.element_bytes,
                 flops: 4 * shape.head_stride * packed_rows / rate,
                 partial_bytes: 8 * shape.head_stride * packed_rows,

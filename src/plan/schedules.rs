@@ -40,7 +40,8 @@ pub(super) fn vector_schedules(shape: &AttentionShape, class: AdapterClass, adap
     let legal = vector::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
     [1, 2, 4, 8].map(|rows| {
         let wanted = match class {
-            AdapterClass::Software => [rows, 8, 32, 4],
+            // Shorter code is compiled sooner, and a software adapter has no latency to hide.
+            AdapterClass::Software => [rows, 8, 32, 2],
             AdapterClass::Hardware => [rows, words.min(16), 128, 4],
         };
         let distance = |schedule: &Schedule| {

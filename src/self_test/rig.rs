@@ -117,6 +117,11 @@ impl<'a> Rig<'a> {
         self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
     }
 
+    /// Whether this is the way for `place`, of which each has one.
+    pub(super) fn is_of_one(&self, place: usize) -> bool {
+        self.turn == place % self.ways
+    }
+
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
     pub(super) fn worst(&self) -> [f64; 2] {
         [self.worst[0].get(), self.worst[1].get()]

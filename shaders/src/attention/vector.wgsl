@@ -102,14 +102,15 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
     if params.window > 0u {
         all_from = max(max(last_end, params.window) - params.window, item.first_position) - item.first_position;
     }
-    let plane = kv_head * params.slots + item.first_slot;
+    let plane = kv_head * params.slots;
     var k_words: array<kv_word, KEYS * LANE_WORDS>;
     var v_words: array<kv_word, KEYS * LANE_WORDS>;
     var scores: array<f32, TEAM_VALUES>; // [ROWS, KEYS], then their weights
     for (var step = 0u; step < item.count; step += TEAMS * KEYS) {
         for (var key = 0u; key < KEYS; key++) {
             // A key past the end repeats the last one, masked; a word past the end the last word, against zeros.
-            let base = (plane + min(step + key * TEAMS + team, item.count - 1u)) * WORDS;
+            let near = min(step + key * TEAMS + team, item.count - 1u);
+            let base = (plane + item.first_slot + near) * WORDS;
             for (var i = 0u; i < LANE_WORDS; i++) {
                 let at = base + min(mate + i * TEAM, WORDS - 1u);
                 k_words[key * LANE_WORDS + i] = k[at];
