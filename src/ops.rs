@@ -14,8 +14,9 @@ pub use rope_append::{QkNorm, RopeShape};
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder};
-use crate::plan::{Plan, Planner};
-use raglan_shaders::Part;
+use crate::plan::{Plan, Planner, TileForm};
+use raglan_shaders::attention::coop;
+use raglan_shaders::{Part, Variant};
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
 #[derive(Debug)]
@@ -63,6 +64,12 @@ impl Types {
             team: if limits.subgroups { Part::TeamSubgroup } else { Part::TeamShared },
             coop: if limits.coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
         }
+    }
+
+    /// Attention of many query rows as `tile` says.
+    pub fn tile_variant(&self, tile: &TileForm) -> Variant {
+        let last = if std::ptr::eq(tile.kernel, &coop::KERNEL) { self.coop } else { self.team };
+        tile.kernel.variant(&[self.act, self.kv, last], tile.schedule.clone())
     }
 
     /// Bytes of one activation.

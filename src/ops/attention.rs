@@ -2,7 +2,7 @@ use super::{Ops, RopeShape, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
-use raglan_shaders::attention::{AttentionParams, coop, vector};
+use raglan_shaders::attention::{AttentionParams, vector};
 
 /// This step's work items and the memory for partial results.
 #[derive(Debug)]
@@ -69,8 +69,7 @@ impl Ops<'_> {
             for ((items, packed_rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(planner.tiles()) {
                 if !items.is_empty() {
                     let params = AttentionParams { first_item: items.start as u32, ..params };
-                    let lanes = if std::ptr::eq(tile.kernel, &coop::KERNEL) { types.coop } else { types.team };
-                    let variant = tile.kernel.variant(&[types.act, types.kv, lanes], tile.schedule.clone());
+                    let variant = types.tile_variant(tile);
                     let workgroups = [items.len() as u32, packed_rows.div_ceil(tile.packed_rows) as u32, kv_heads];
                     self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
                 }

@@ -8,8 +8,8 @@ use crate::{GpuStruct, PartKind};
 ///
 /// Schedules of one TEAM and one KEYS are a numerics class: they add the same terms in the same order.
 ///
-/// A key costs a lane 2 · ROWS · HEAD_STRIDE / TEAM multiplications and half as many words of workgroup memory a row; queries
-/// and sums take as many registers, at most 128 where the form is not that of one lane a row.
+/// Queries and sums take 2 · ROWS · HEAD_STRIDE / TEAM registers of a lane, at most 128 unless a lane has a row alone. Staged
+/// keys and values are read once for ROWS multiplications each, and the lanes of a team read neighbours, all teams the same.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_tile",
     source: include_str!("tile.wgsl"),

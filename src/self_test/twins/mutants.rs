@@ -277,17 +277,9 @@ pub(super) const ALL: &[Mutant] = &[
         "first_seen = max(max(position + 1u, params.window)",
         "first_seen = max(max(position, params.window)",
     )),
-    coop(mutant("attention_coop", "attention_coop", "scale_left_out", "* params.scale_log2", "")),
     coop(mutant("attention_coop", "attention_coop", "stale_maximum", "            largest = next_largest;\n", "")),
     coop(mutant("attention_coop", "attention_coop", "total_not_rescaled", "total *= rescale;", "")),
     coop(mutant("attention_coop", "attention_coop", "sums_not_rescaled", "+ mate] *= rescale;", "+ mate] *= 1.0;")),
-    coop(mutant(
-        "attention_coop",
-        "attention_coop",
-        "only_first_keys_grow",
-        "u32(key > first_key)",
-        "u32(key == first_key)",
-    )),
     coop(mutant(
         "attention_coop",
         "attention_coop",
@@ -302,13 +294,6 @@ pub(super) const ALL: &[Mutant] = &[
         "fragments_out_of_order",
         "coopMultiplyAdd(query[f],",
         "coopMultiplyAdd(query[FRAGMENTS - 1u - f],",
-    )),
-    coop(mutant(
-        "attention_coop",
-        "attention_coop",
-        "values_turned",
-        "coopMultiplyAdd(weight, coopLoadT<",
-        "coopMultiplyAdd(weight, coopLoad<",
     )),
     coop(mutant(
         "attention_coop",
