@@ -87,8 +87,8 @@ impl Planner {
             attention_chunk(&model, &scratch.counts[form], &cost)
         };
         let mut chunks = [usize::MAX; FORMS];
-        for form in 0..=self.tiles.len() {
-            chunks[form] = chunk(form);
+        for (form, keys) in chunks.iter_mut().enumerate().take(1 + self.tiles.len()) {
+            *keys = chunk(form);
         }
         let longest = [0, 1, 2].map(|form: usize| scratch.counts[form].iter().copied().max().unwrap_or(0) as usize);
         loop {

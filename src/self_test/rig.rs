@@ -117,6 +117,11 @@ impl<'a> Rig<'a> {
         self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
     }
 
+    /// Whether the adapter is a CPU, which takes long to compile large kernels.
+    pub(super) fn is_software(&self) -> bool {
+        self.opened.gpu.is_software()
+    }
+
     /// Whether this is the way for `place`, of which each has one.
     pub(super) fn is_of_one(&self, place: usize) -> bool {
         self.turn == place % self.ways

@@ -109,12 +109,12 @@ pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
     if rig.limits().coop_side == 0 {
         return Ok(());
     }
-    // A software adapter takes seconds to compile the fragments of a wide head, so that most cases are of a narrow one, and
-    // wide ones are tried in the first way alone.
-    for (index, (head_dim, num_heads, num_kv_heads)) in
-        [(16, 4, 2), (20, 6, 2), (33, 4, 1), (64, 8, 1), (80, 3, 3), (128, 4, 1)].into_iter().enumerate()
-    {
-        if index > 0 && rig.turn > 0 {
+    // A software adapter takes up to a minute to compile the fragments of a wide head: wide ones are for others, and of its
+    // own all but the first are tried in one way.
+    let shapes =
+        [(16, 4, 2), (20, 6, 2), (33, 3, 1), (64, 8, 1), (80, 3, 3), (96, 4, 2), (128, 4, 1), (160, 2, 1), (256, 3, 1)];
+    for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
+        if rig.is_software() && (head_dim > 64 || index > 0 && rig.turn > 0) {
             continue;
         }
         let windows: &[usize] = if index == 0 { &[0, 1, 7, 40] } else { &[[0, 40, 7][index % 3]] };
@@ -145,11 +145,10 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
         (33, 4, 1),
         (16, 12, 1),
     ];
-    let is_vector = std::ptr::eq(kernel, &vector::KERNEL);
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
         // The width of a head is compiled in, and there are many: the first is tried in every way, the others in two, or in
-        // one where a kernel takes long to compile.
-        let is_wanted = if is_vector { rig.is_of_one(index) } else { rig.is_of_two(index) };
+        // one where kernels take long to compile.
+        let is_wanted = if rig.is_software() { rig.is_of_one(index) } else { rig.is_of_two(index) };
         if index > 0 && !is_wanted {
             continue;
         }
