@@ -96,20 +96,25 @@ pub fn attention_chunk(model: &WaveModel, runs: &[u32], cost: &KeyCost) -> usize
 
 /// Predicted time of runs in parts of `chunk` keys: whole parts go in waves, and what is left of runs fills the last of them.
 fn attention_us(model: &WaveModel, runs: &[u32], cost: &KeyCost, chunk: usize) -> f64 {
-    let (mut whole, mut parts, mut rest, mut longest_rest) = (0, 0, 0, 0);
+    // In 32 bits, since there may be hundreds of runs and a step waits for its plan.
+    let chunk_keys = chunk as u32;
+    let (mut whole, mut ends, mut rest, mut longest_rest) = (0u32, 0u32, 0u64, 0u32);
     for &keys in runs {
-        let (count, left) = (keys as usize / chunk, keys as usize % chunk);
-        whole += count;
-        parts += count;
-        if left > 0 {
-            parts += 1;
-            rest += left + START_KEYS;
-            longest_rest = longest_rest.max(left + START_KEYS);
-        }
+        let left = keys % chunk_keys;
+        whole += keys / chunk_keys;
+        ends += u32::from(left > 0);
+        rest += u64::from(left);
+        longest_rest = longest_rest.max(left);
     }
+    let (whole, ends) = (whole as usize, ends as usize);
+    let (parts, rest) = (whole + ends, rest as usize + ends * START_KEYS);
     let (each, wave) = ((chunk + START_KEYS) as f64, cost.wave as f64);
     let (waves, last) = (whole * cost.workgroups / cost.wave, whole * cost.workgroups % cost.wave);
-    let longest = if last > 0 { each } else { longest_rest as f64 };
+    let longest = match (last, ends) {
+        (0, 0) => 0.0,
+        (0, _) => (longest_rest as usize + START_KEYS) as f64,
+        _ => each,
+    };
     // Keys that the adapter reads meanwhile, were it busy.
     let last_keys = (longest * cost.busy as f64).max(last as f64 * each + (rest * cost.workgroups) as f64);
     let key_us = (cost.bytes as f64 / model.bytes_per_us).max(cost.flops as f64 / model.flops_per_us);
