@@ -6,10 +6,10 @@ use raglan::batch::{Batch, StepLimits};
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Buffer, Gpu, GpuOptions, StepRing};
 use raglan::ops::{Dtype, Types};
-use raglan::plan::{AttentionShape, Numerics, Plan, Planner};
+use raglan::plan::{AttentionShape, Numerics, Plan, Planner, TileForm};
 use raglan::segments::Segment;
 use raglan::shaders::attention::merge::{self, AttentionMergeParams};
-use raglan::shaders::attention::{AttentionParams, tile, vector};
+use raglan::shaders::attention::{AttentionParams, vector};
 use raglan::shaders::{Access, Kernel, Schedule};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -258,7 +258,7 @@ impl Bench {
             weights: self.gpu.buffer("weights", 8 * partials)?,
             vector: plan.passes.iter().map(|pass| planner.vector_schedule(pass.vector_packed_rows).clone()).collect(),
             merge: planner.merge_schedule(),
-            tile: planner.tile_schedule(),
+            tiles: planner.tiles().to_vec(),
             paged: way.paged,
             plan,
         })
@@ -276,7 +276,7 @@ struct Prepared {
     /// Of each pass.
     vector: Vec<Schedule>,
     merge: Schedule,
-    tile: Schedule,
+    tiles: Vec<TileForm>,
     paged: bool,
 }
 
@@ -303,19 +303,12 @@ impl Prepared {
                 let kernel = if self.paged { &*PAGED } else { &vector::KERNEL };
                 let rows = vector::KERNEL.value(schedule, "ROWS") as usize;
                 let blocks = pass.vector_packed_rows.div_ceil(rows) as u32;
-                let tiles = pass.tile_packed_rows.div_ceil(tile::KERNEL.value(&self.tile, "LANES") as usize) as u32;
-                let forms = [
-                    (
-                        &pass.vector,
-                        [kv_heads, blocks, pass.vector.len() as u32],
-                        kernel.variant(&[types.act, types.kv, types.team], schedule.clone()),
-                    ),
-                    (
-                        &pass.tile,
-                        [pass.tile.len() as u32, tiles, kv_heads],
-                        tile::KERNEL.variant(&[types.act, types.kv], self.tile.clone()),
-                    ),
-                ];
+                let vector = kernel.variant(&[types.act, types.kv, types.team], schedule.clone());
+                let mut forms = vec![(&pass.vector, [kv_heads, blocks, pass.vector.len() as u32], vector)];
+                for ((items, rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(&self.tiles) {
+                    let tiles = rows.div_ceil(tile.packed_rows) as u32;
+                    forms.push((items, [items.len() as u32, tiles, kv_heads], types.tile_variant(tile)));
+                }
                 for (items, workgroups, variant) in forms {
                     let params = AttentionParams { first_item: items.start as u32, ..params };
                     let buffers = &buffers.map(Into::into)[..variant.kernel.bindings.len()];

@@ -16,9 +16,10 @@ pub use rope_append::{QkNorm, RopeShape};
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder};
-use crate::plan::{Plan, Planner};
+use crate::plan::{Plan, Planner, TileForm};
 use raglan_models::Activation;
-use raglan_shaders::Part;
+use raglan_shaders::attention::coop;
+use raglan_shaders::{Part, Variant};
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Types {
     pub reduce: Part,
     /// Sums over teams of lanes.
     pub team: Part,
+    /// Cooperative matrices, for kernels that are chosen where the adapter has them.
+    pub coop: Part,
 }
 
 /// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
@@ -62,7 +65,14 @@ impl Types {
             kv: if half { Part::KvF16 } else { Part::KvF32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if limits.subgroups { Part::TeamSubgroup } else { Part::TeamShared },
+            coop: if limits.coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
         }
+    }
+
+    /// Attention of many query rows as `tile` says.
+    pub fn tile_variant(&self, tile: &TileForm) -> Variant {
+        let last = if std::ptr::eq(tile.kernel, &coop::KERNEL) { self.coop } else { self.team };
+        tile.kernel.variant(&[self.act, self.kv, last], tile.schedule.clone())
     }
 
     /// Bytes of one activation.

@@ -7,7 +7,7 @@ mod stretches;
 #[cfg(test)]
 mod tests;
 
-pub use schedules::LinearChoice;
+pub use schedules::{LinearChoice, TileForm};
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
@@ -27,6 +27,9 @@ const MAX_WORKGROUPS: usize = 65_535;
 
 /// Query rows whose partial results find room beside what a step needs at least: how far long contexts may be split.
 const SPARE_ROWS: usize = 2048;
+
+/// The vector form, and two heights of tiles.
+const FORMS: usize = 3;
 
 /// No stretch.
 const NONE: usize = usize::MAX;
@@ -108,10 +111,10 @@ pub struct Pass {
     pub vector: Range<usize>,
     /// The most packed rows among them.
     pub vector_packed_rows: usize,
-    /// Items for the tile form, longest first.
-    pub tile: Range<usize>,
+    /// Items for each of [`Planner::tiles`], longest first.
+    pub tiles: [Range<usize>; 2],
     /// The most packed rows among them.
-    pub tile_packed_rows: usize,
+    pub tile_packed_rows: [usize; 2],
     /// Merges.
     pub merges: Range<usize>,
     /// The most packed rows among them.
@@ -126,12 +129,12 @@ struct Scratch {
     /// Of each sequence: leading keys in the same slots as the last one's.
     common: Vec<usize>,
     /// Keys of every run, by form.
-    counts: [Vec<u32>; 2],
+    counts: [Vec<u32>; FORMS],
     /// Where partial results of shared stretches start.
     blocks: Vec<u32>,
     chain: Vec<usize>,
     /// By form, in the order of the stretches.
-    items: [Vec<AttentionItem>; 2],
+    items: [Vec<AttentionItem>; FORMS],
     order: Vec<u64>,
 }
 
@@ -195,7 +198,8 @@ pub struct Planner {
     class: AdapterClass,
     adapter: AdapterLimits,
     int8_activations: bool,
-    tile_lanes: usize,
+    /// By height; one where all rows take the same.
+    tiles: Vec<TileForm>,
     /// By rows to a workgroup.
     vector: [Schedule; 4],
     capacity: Capacity,
@@ -205,11 +209,9 @@ impl Planner {
     /// A planner for a model's attention on a class of adapter, which allows so much.
     pub fn new(shape: AttentionShape, class: AdapterClass, adapter: &AdapterLimits, limits: &StepLimits) -> Self {
         let capacity = Capacity::of(&shape, limits);
-        // A deterministic run takes tiles for single rows too, and a software adapter computes what idle lanes would.
-        let is_deterministic = shape.numerics != Numerics::Fast;
-        let tile_lanes = if is_deterministic && class == AdapterClass::Software { 16 } else { 32 };
         let vector = schedules::vector_schedules(&shape, class, adapter);
-        Planner { shape, class, adapter: adapter.clone(), int8_activations: false, tile_lanes, vector, capacity }
+        let tiles = schedules::tile_forms(&shape, class, adapter);
+        Planner { shape, class, adapter: adapter.clone(), int8_activations: false, tiles, vector, capacity }
     }
 
     /// The same, with x in 8 bits where a few rows meet weights in blocks.

@@ -3,6 +3,7 @@
 //! The cache of a layer is two arenas `[num_kv_heads, slots, head_stride]`. A sequence's keys lie in one or more contiguous
 //! runs of slots; an item is some query rows against one run, or a part of it, in every kv head.
 
+pub mod coop;
 pub mod merge;
 pub mod tile;
 pub mod vector;

@@ -50,6 +50,7 @@ pub static ALL: &[&Kernel] = &[
     &rope_append::KERNEL,
     &attention::vector::KERNEL,
     &attention::tile::KERNEL,
+    &attention::coop::KERNEL,
     &attention::merge::KERNEL,
     &gated_activation::KERNEL,
     &adjust_logits::KERNEL,

@@ -87,7 +87,8 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 impl Report {
     fn new(model: &Model, gpu: Result<Gpu>, dtype: Dtype) -> Result<Report> {
         let (checkpoint, spec) = (&model.checkpoint, model.checkpoint.spec());
-        let without_gpu = |act, kv| Types { act, kv, reduce: Part::ReduceShared, team: Part::TeamShared };
+        let without_gpu =
+            |act, kv| Types { act, kv, reduce: Part::ReduceShared, team: Part::TeamShared, coop: Part::Coop16 };
         let types = match &gpu {
             Ok(gpu) => Types::of(gpu, dtype.into()),
             Err(_) if dtype == Dtype::F32 => without_gpu(Part::ActF32, Part::KvF32),

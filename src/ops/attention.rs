@@ -2,7 +2,7 @@ use super::{Ops, RopeShape, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
-use raglan_shaders::attention::{AttentionParams, tile, vector};
+use raglan_shaders::attention::{AttentionParams, vector};
 use raglan_shaders::{Heads, Work};
 
 /// This step's work items and the memory for partial results.
@@ -77,13 +77,14 @@ impl Ops<'_> {
                 self.recorder.work(|| Work::attention(&self.plan.items[pass.vector.clone()], &counted));
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
-            if !pass.tile.is_empty() {
-                let params = AttentionParams { first_item: pass.tile.start as u32, ..params };
-                let variant = tile::KERNEL.variant(&[types.act, types.kv], planner.tile_schedule());
-                let lanes = tile::KERNEL.value(&variant.schedule, "LANES") as usize;
-                let workgroups = [pass.tile.len() as u32, pass.tile_packed_rows.div_ceil(lanes) as u32, kv_heads];
-                self.recorder.work(|| Work::attention(&self.plan.items[pass.tile.clone()], &counted));
-                self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+            for ((items, packed_rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(planner.tiles()) {
+                if !items.is_empty() {
+                    let params = AttentionParams { first_item: items.start as u32, ..params };
+                    let variant = types.tile_variant(tile);
+                    let workgroups = [items.len() as u32, packed_rows.div_ceil(tile.packed_rows) as u32, kv_heads];
+                    self.recorder.work(|| Work::attention(&self.plan.items[items.clone()], &counted));
+                    self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+                }
             }
             if !pass.merges.is_empty() {
                 let params = AttentionMergeParams { first_merge: pass.merges.start as u32, ..merge_params };

@@ -1,14 +1,14 @@
 //! Stretches → work items, and the merges that join their partial results.
 
 use super::stretches::Stretch;
-use super::{MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
+use super::{FORMS, MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
 use crate::cost::{KeyCost, attention_chunk};
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::attention::{AttentionItem, CHUNK, DIRECT};
 use std::ops::Range;
 
-/// Keys to an item at most: of the vector form, of the tile form.
-type Chunks = [usize; 2];
+/// Keys to an item at most, by form.
+type Chunks = [usize; FORMS];
 
 impl Planner {
     /// Writes the items of the stretches in the scratch, in as many passes as the room for partial results asks for.
@@ -35,7 +35,7 @@ impl Planner {
 
     /// Whether every stretch with all that follows it finds room in one pass, and their parts in the plan.
     pub(super) fn fits(&self, scratch: &Scratch) -> bool {
-        let chunks = if self.is_deterministic() { [CHUNK; 2] } else { [usize::MAX; 2] };
+        let chunks = if self.is_deterministic() { [CHUNK; FORMS] } else { [usize::MAX; FORMS] };
         let (mut first, mut room) = (0, self.capacity.parts / self.shape.windows.len() * self.shape.group());
         while first < scratch.stretches.len() {
             let unit = unit(&scratch.stretches, first);
@@ -52,14 +52,13 @@ impl Planner {
     /// The chunks with the least predicted time that leave room for all partial results.
     fn chunks_for(&self, scratch: &mut Scratch) -> Chunks {
         if self.is_deterministic() {
-            return [CHUNK; 2];
+            return [CHUNK; FORMS];
         }
         scratch.counts.iter_mut().for_each(Vec::clear);
         for stretch in &scratch.stretches {
             let runs = &scratch.runs[stretch.runs.0..stretch.runs.1];
             // The tiles of a shared stretch read the same runs.
-            let tiles = if stretch.form == 1 { stretch.rows.div_ceil(self.tile_rows()) } else { 1 };
-            for _ in 0..tiles {
+            for _ in 0..self.tiles_of(stretch) {
                 scratch.counts[stretch.form].extend(runs.iter().map(|run| run.count as u32));
             }
         }
@@ -73,29 +72,38 @@ impl Planner {
                     // Two workgroups a unit have enough reads in flight, even while half of their lanes compute.
                     (self.vector_rows(shape.group()), wave, wave.min(2 * self.class.units()))
                 }
-                _ => (self.tile_lanes, wave, wave),
+                _ => (self.tiles[form - 1].packed_rows, wave, wave),
             };
             let blocks = if form == 0 { shape.group().div_ceil(packed_rows) } else { 1 };
+            let rate = if form == 0 { 1 } else { self.tiles[form - 1].rate };
             let cost = KeyCost {
                 workgroups: shape.num_kv_heads * blocks,
                 wave,
                 busy,
                 bytes: 2 * shape.head_stride * shape.element_bytes,
-                flops: 4 * shape.head_stride * packed_rows,
+                flops: 4 * shape.head_stride * packed_rows / rate,
                 partial_bytes: 8 * shape.head_stride * packed_rows,
             };
             attention_chunk(&model, &scratch.counts[form], &cost)
         };
-        let mut chunks = [chunk(0), chunk(1)];
-        let longest = [0, 1].map(|form: usize| scratch.counts[form].iter().copied().max().unwrap_or(0) as usize);
+        let mut chunks = [usize::MAX; FORMS];
+        for (form, keys) in chunks.iter_mut().enumerate().take(1 + self.tiles.len()) {
+            *keys = chunk(form);
+        }
+        let longest = [0, 1, 2].map(|form: usize| scratch.counts[form].iter().copied().max().unwrap_or(0) as usize);
         loop {
             let (needed, parts) = self.need(scratch, 0..scratch.stretches.len(), chunks);
-            let whole = (0..2).all(|form| chunks[form] >= longest[form]);
+            let whole = (0..FORMS).all(|form| chunks[form] >= longest[form]);
             if whole || (needed <= self.capacity.partials && parts <= MAX_WORKGROUPS) {
                 return chunks;
             }
-            chunks = chunks.map(|chunk| 2 * chunk);
+            chunks = chunks.map(|chunk| chunk.saturating_mul(2));
         }
+    }
+
+    /// Items that read the same keys of a stretch, for other rows of it.
+    fn tiles_of(&self, stretch: &Stretch) -> usize {
+        if stretch.form == 0 { 1 } else { stretch.rows.div_ceil(self.tile_rows(stretch.form)) }
     }
 
     /// Packed rows of partial results that `stretches` need, and items.
@@ -104,7 +112,7 @@ impl Planner {
         for stretch in &scratch.stretches[stretches] {
             let parts = parts(scratch, stretch, chunks);
             rows += if self.is_direct(stretch, parts) { 0 } else { parts * stretch.rows };
-            items += if stretch.form == 1 { parts * stretch.rows.div_ceil(self.tile_rows()) } else { parts };
+            items += parts * self.tiles_of(stretch);
         }
         (rows * self.shape.group(), items)
     }
@@ -118,7 +126,7 @@ impl Planner {
     /// Writes the items and merges of some stretches.
     fn pass(&self, stretches: Range<usize>, chunks: Chunks, plan: &mut Plan) {
         let group = self.shape.group();
-        let (first_merge, mut next, mut merge_rows, mut packed_rows) = (plan.merges.len(), 0, 0, [0; 2]);
+        let (first_merge, mut next, mut merge_rows, mut packed_rows) = (plan.merges.len(), 0, 0, [0; FORMS]);
         let scratch = &mut plan.scratch;
         scratch.items.iter_mut().for_each(Vec::clear);
         scratch.blocks.clear();
@@ -130,7 +138,7 @@ impl Planner {
             if !direct && !stretch.shared {
                 scratch.ancestors(&stretch, group, &mut plan.parts);
             }
-            let tile_rows = if form == 0 { stretch.rows } else { self.tile_rows() };
+            let tile_rows = if form == 0 { stretch.rows } else { self.tile_rows(form) };
             for run in &scratch.runs[stretch.runs.0..stretch.runs.1] {
                 for at in (0..run.count).step_by(chunk) {
                     let count = chunk.min(run.count - at);
@@ -167,18 +175,18 @@ impl Planner {
             }
         }
         plan.partials = plan.partials.max(next);
-        let packed_to_workgroup = [self.vector_rows(packed_rows[0]), self.tile_lanes];
-        for (items, packed) in scratch.items.iter().zip(packed_to_workgroup) {
+        let heights = self.tiles.iter().map(|tile| tile.packed_rows);
+        for (items, packed) in scratch.items.iter().zip([self.vector_rows(packed_rows[0])].into_iter().chain(heights)) {
             let keys = |item: &AttentionItem| item.count as usize * (item.rows as usize * group).div_ceil(packed);
             plan.keys_read += items.iter().map(keys).sum::<usize>() as u64;
         }
-        let [vector, tile] =
-            [0, 1].map(|form: usize| longest_first(&scratch.items[form], &mut scratch.order, &mut plan.items));
+        let [vector, short, tall] =
+            [0, 1, 2].map(|form: usize| longest_first(&scratch.items[form], &mut scratch.order, &mut plan.items));
         plan.passes.push(Pass {
             vector,
             vector_packed_rows: packed_rows[0],
-            tile,
-            tile_packed_rows: packed_rows[1],
+            tiles: [short, tall],
+            tile_packed_rows: [packed_rows[1], packed_rows[2]],
             merges: first_merge..plan.merges.len(),
             merge_packed_rows: merge_rows,
         });

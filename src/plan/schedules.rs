@@ -2,7 +2,7 @@
 
 use super::{AttentionShape, Numerics, Planner};
 use crate::cost::AdapterClass;
-use raglan_shaders::attention::{merge, tile, vector};
+use raglan_shaders::attention::{coop, merge, tile, vector};
 use raglan_shaders::{AdapterLimits, BLOCK, Kernel, Schedule, WeightFormat, matmul, matvec, matvec_int8, move_rows};
 
 /// How a matrix product runs.
@@ -23,6 +23,19 @@ impl LinearChoice {
 
 /// Rows that the kernels for few rows take in one reading of the weights.
 const FEW_ROWS: usize = 8;
+
+/// A kernel for many query rows, as this adapter runs it.
+#[derive(Debug, Clone)]
+pub struct TileForm {
+    /// `attention_tile` or `attention_coop`.
+    pub kernel: &'static Kernel,
+    /// Its schedule.
+    pub schedule: Schedule,
+    /// Packed rows to a workgroup.
+    pub packed_rows: usize,
+    /// How many times the operations of f32 lanes it does at once.
+    pub rate: usize,
+}
 
 /// Registers of a compute unit, as NVIDIA and AMD make them: 64 Ki of 32 bits.
 const UNIT_REGISTERS: u32 = 64 << 10;
@@ -51,10 +64,58 @@ pub(super) fn vector_schedules(shape: &AttentionShape, class: AdapterClass, adap
     })
 }
 
+/// The kernels for few and for many query rows; one where all rows take the same: in a deterministic run, which adds in one
+/// order, and on a software adapter, which computes what idle lanes would.
+pub(super) fn tile_forms(shape: &AttentionShape, class: AdapterClass, adapter: &AdapterLimits) -> Vec<TileForm> {
+    let is_deterministic = shape.numerics != Numerics::Fast;
+    match class {
+        // A lane a row; a deterministic run takes tiles for single rows too.
+        AdapterClass::Software => {
+            let lanes = if is_deterministic { 16 } else { 32 };
+            vec![tile_form(tile::KERNEL.schedule(&[("LANES", lanes), ("HEAD_STRIDE", shape.head_stride as u32)]))]
+        }
+        AdapterClass::Hardware if is_deterministic => vec![lane_tile(shape, adapter, 1)],
+        AdapterClass::Hardware => {
+            let coop = |subgroups| coop_tile(shape, adapter, subgroups);
+            coop(2).zip(coop(4)).map_or_else(|| [1, 2].map(|rows| lane_tile(shape, adapter, rows)), Into::into).to_vec()
+        }
+    }
+}
+
+fn tile_form(schedule: Schedule) -> TileForm {
+    let packed_rows = tile::packed_rows(&schedule) as usize;
+    TileForm { kernel: &tile::KERNEL, schedule, packed_rows, rate: 1 }
+}
+
+/// Tiles of f32 lanes with so many packed rows to a team: as few columns to a lane as keep its registers below half of those
+/// it may have, and as many keys staged as workgroup memory holds.
+fn lane_tile(shape: &AttentionShape, adapter: &AdapterLimits, rows: u32) -> TileForm {
+    let team = if shape.head_stride > 128 { 8 } else { 4 };
+    let wanted = [128, team, rows, 8, 32];
+    let legal = tile::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+    let distance = |schedule: &&Schedule| {
+        let far = |i: usize| schedule.values[i].abs_diff(wanted[i]);
+        [far(1), far(2), far(0), far(3), far(4)]
+    };
+    tile_form(legal.iter().min_by_key(distance).expect("a lane a row is legal everywhere").clone())
+}
+
+/// Tiles of cooperative matrices, a subgroup of each workgroup for as many packed rows as a matrix has, with as many keys
+/// staged as workgroup memory holds; `None` where the adapter has none or keys are not f16.
+fn coop_tile(shape: &AttentionShape, adapter: &AdapterLimits, subgroups: u32) -> Option<TileForm> {
+    let legal = coop::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+    let value = |schedule: &Schedule, name| coop::KERNEL.value(schedule, name);
+    let few =
+        legal.into_iter().filter(|schedule| shape.element_bytes == 2 && value(schedule, "SUBGROUPS") <= subgroups);
+    let schedule = few.max_by_key(|schedule| ["SUBGROUPS", "KEYS"].map(|name| value(schedule, name)))?;
+    let packed_rows = coop::packed_rows(&schedule, adapter.coop_side) as usize;
+    Some(TileForm { kernel: &coop::KERNEL, schedule, packed_rows, rate: 8 })
+}
+
 impl Planner {
-    /// The schedule of the tile form.
-    pub fn tile_schedule(&self) -> Schedule {
-        tile::KERNEL.schedule(&[("LANES", self.tile_lanes as u32), ("HEAD_STRIDE", self.shape.head_stride as u32)])
+    /// The kernels for many query rows: for few of them and for more, or one for all.
+    pub fn tiles(&self) -> &[TileForm] {
+        &self.tiles
     }
 
     /// The schedule of the vector form for items of up to `packed_rows` packed rows.

@@ -25,7 +25,7 @@ pub(super) struct Stretch {
     /// The shared stretch whose keys these rows see before their own, or [`NONE`].
     pub(super) parent: usize,
     pub(super) shared: bool,
-    /// 0 for the vector form, 1 for the tile form.
+    /// 0 for the vector form, else one more than the place in [`Planner::tiles`].
     pub(super) form: usize,
     /// Of a shared stretch, where the partial results of its parts start: in [`Scratch::blocks`], known once its items are.
     pub(super) blocks: (usize, usize),
@@ -79,15 +79,15 @@ impl Source<'_> {
 }
 
 impl Planner {
-    /// Query rows to a tile.
-    pub(super) fn tile_rows(&self) -> usize {
-        (self.tile_lanes / self.shape.group()).max(1)
+    /// Query rows to a tile of such a form.
+    pub(super) fn tile_rows(&self, form: usize) -> usize {
+        (self.tiles[form - 1].packed_rows / self.shape.group()).max(1)
     }
 
     /// Query rows to a tile of a sequence that reads up to `keys` keys: every part of a tile finds room at once.
-    fn leaf_rows(&self, keys: usize) -> usize {
+    fn leaf_rows(&self, form: usize, keys: usize) -> usize {
         let parts = if self.is_deterministic() { keys / CHUNK + 2 } else { MAX_SEGMENTS };
-        self.tile_rows().min(self.capacity.partials / self.shape.group() / parts).max(1)
+        self.tile_rows(form).min(self.capacity.partials / self.shape.group() / parts).max(1)
     }
 
     /// Fills the scratch with the stretches of a group, parents before their children, in the order of the rows.
@@ -148,7 +148,7 @@ impl Planner {
         let from_of = |position: usize| source.window.map_or(0, |w| (position + 1).saturating_sub(w)).max(base);
         let first_position = source.batch.positions[rows.start] as usize;
         let keys = first_position + rows.len() - from_of(first_position);
-        let tile_rows = if form == 0 { rows.len() } else { self.leaf_rows(keys) };
+        let tile_rows = if form == 0 { rows.len() } else { self.leaf_rows(form, keys) };
         for first_row in rows.clone().step_by(tile_rows) {
             let rows = tile_rows.min(rows.end - first_row);
             let row_position = source.batch.positions[first_row] as usize;
@@ -170,9 +170,11 @@ impl Planner {
     }
 
     fn form(&self, rows: usize) -> usize {
-        let is_vector =
-            self.shape.numerics == Numerics::Fast && (rows == 1 || rows * self.shape.group() <= MOST_ROWS as usize);
-        usize::from(!is_vector)
+        let packed_rows = rows * self.shape.group();
+        if self.shape.numerics == Numerics::Fast && (rows == 1 || packed_rows <= MOST_ROWS as usize) {
+            return 0;
+        }
+        1 + self.tiles.iter().position(|tile| packed_rows <= tile.packed_rows).unwrap_or(self.tiles.len() - 1)
     }
 }
 

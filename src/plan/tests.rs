@@ -31,7 +31,9 @@ fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
         let mut done = vec![0; batch.tokens()];
         for pass in &plan.passes[planned.passes.clone()] {
             let mut written = vec![None; plan.partials];
-            for item in plan.items[pass.vector.clone()].iter().chain(&plan.items[pass.tile.clone()]) {
+            for item in
+                [&pass.vector, &pass.tiles[0], &pass.tiles[1]].into_iter().flat_map(|items| &plan.items[items.clone()])
+            {
                 for row in item.first_row..item.first_row + item.rows {
                     let position = batch.positions[row as usize];
                     let masked_from = item.row_position + row - item.first_row;
@@ -99,6 +101,49 @@ fn items_cover_every_visible_key_once() {
         batch.push(0..1, 120, &[two]);
         check(&planner, &batch, &planner.plan(&batch), &format!("window {window:?}"));
     }
+}
+
+#[test]
+fn many_rows_take_matrices_where_the_adapter_has_them_and_rounding_may_differ() {
+    let most = AdapterLimits::most();
+    let without = AdapterLimits { coop_side: 0, ..most.clone() };
+    let deterministic = Numerics::Deterministic { longest_context: 4096 };
+    let wide = |element_bytes, numerics| AttentionShape {
+        head_stride: 128,
+        element_bytes,
+        ..shape(vec![None, Some(40)], numerics)
+    };
+    let forms = |shape: AttentionShape, class, adapter: &AdapterLimits| -> Vec<(&'static str, usize)> {
+        let planner = Planner::new(shape, class, adapter, &limits(512));
+        planner.tiles().iter().map(|tile| (tile.kernel.name, tile.packed_rows)).collect()
+    };
+    let (software, hardware) = (AdapterClass::Software, AdapterClass::Hardware);
+    let [coop, lanes] = ["attention_coop", "attention_tile"].map(|name| vec![(name, 32), (name, 64)]);
+    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &most), coop);
+    assert_eq!(forms(wide(4, Numerics::Fast), hardware, &most), lanes);
+    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &without), lanes);
+    assert_eq!(forms(wide(2, deterministic), hardware, &most), lanes[..1]);
+    assert_eq!(forms(wide(2, Numerics::Fast), software, &most), lanes[..1]);
+    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &AdapterLimits::least())[0].0, "attention_tile");
+
+    let planner = Planner::new(wide(2, Numerics::Fast), hardware, &most, &limits(512));
+    let mut batch = Batch::new(2);
+    for (place, rows) in [1, 5, 11, 21, 22, 100].into_iter().enumerate() {
+        let slots = [segment(1000 * place, 0, 400)];
+        batch.push((0..rows).map(|_| 0), 300, &[slots, slots]);
+    }
+    let plan = planner.plan(&batch);
+    check(&planner, &batch, &plan, "forms");
+    let rows_of = |form: usize| {
+        let items = &plan.items[plan.passes[0].tiles[form].clone()];
+        let mut sequences: Vec<_> = items.iter().map(|item| item.first_slot / 1000).collect();
+        sequences.dedup();
+        sequences.sort_unstable();
+        sequences.dedup();
+        sequences
+    };
+    // Three packed rows to a row; sequences of up to 32 of them take the lower tiles.
+    assert_eq!([rows_of(0), rows_of(1)], [vec![1], vec![2, 3, 4, 5]]);
 }
 
 /// Random trees of forks: each sequence keeps some leading segments of the one before it.

@@ -115,7 +115,10 @@ impl Reference {
         let v = Noise::disturb(noise, Tolerance::f32(0), true, Wanted::scaled(v.clone(), vec![0.0; v.len()]));
         let window = spec.layers[layer].sliding_window.unwrap_or(0);
         let sequence = TwinSequence { q: &q, k: &k, v: &v };
-        let want = attention_wanted(&sequence, spec.num_attention_heads, spec.num_key_value_heads, head_dim, window);
+        let (heads, kv_heads) = (spec.num_attention_heads, spec.num_key_value_heads);
+        // An adapter with cooperative matrices has weights in f16 as well.
+        let is_coop = noise.as_ref().is_some_and(|noise| noise.f16);
+        let want = attention_wanted(&sequence, heads, kv_heads, head_dim, window, is_coop);
         Noise::disturb(noise, Tolerance::f32(tokens), true, want)
     }
 

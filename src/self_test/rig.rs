@@ -71,6 +71,7 @@ pub(super) struct Rig<'a> {
     pub(super) kv: Part,
     pub(super) reduce: Part,
     pub(super) team: Part,
+    pub(super) coop: Part,
     mutation: Option<Mutation>,
     mutants: RefCell<FxHashMap<Variant, Variant>>,
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
@@ -88,6 +89,7 @@ impl<'a> Rig<'a> {
             kv: if f16 { Part::KvF16 } else { Part::KvF32 },
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if subgroups { Part::TeamSubgroup } else { Part::TeamShared },
+            coop: if opened.gpu.limits().coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
             mutation: None,
             mutants: RefCell::default(),
             worst: Default::default(),
@@ -115,6 +117,11 @@ impl<'a> Rig<'a> {
         self.turn / 2 == if self.ways < 4 { 0 } else { place % 2 }
     }
 
+    /// Whether the adapter is a CPU, which takes long to compile large kernels.
+    pub(super) fn is_software(&self) -> bool {
+        self.opened.gpu.is_software()
+    }
+
     /// Whether this is the way for `place`, of which each has one.
     pub(super) fn is_of_one(&self, place: usize) -> bool {
         self.turn == place % self.ways
@@ -137,7 +144,10 @@ impl<'a> Rig<'a> {
 
     /// What the adapter allows in this way of running kernels.
     pub(super) fn limits(&self) -> AdapterLimits {
-        AdapterLimits { subgroups: self.reduce == Part::ReduceSubgroup, ..self.opened.gpu.limits().clone() }
+        let limits = self.opened.gpu.limits();
+        let subgroups = self.reduce == Part::ReduceSubgroup;
+        let coop_side = if subgroups && self.act == Part::ActF16 { limits.coop_side } else { 0 };
+        AdapterLimits { subgroups, coop_side, ..limits.clone() }
     }
 
     /// Legal schedules that together have every value of every tunable which is legal for `shape`.

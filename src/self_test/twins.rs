@@ -50,6 +50,7 @@ fn twins() -> Vec<Twin> {
     twins.push(twin("move_rows", move_rows::check));
     twins.push(twin("attention_vector", attention::check_vector));
     twins.push(twin("attention_tile", attention::check_tile));
+    twins.push(twin("attention_coop", attention::check_coop));
     twins.push(twin("attention_merge", attention::check_merge));
     twins.push(twin("attention_deterministic", attention::check_deterministic));
     twins.push(twin("gated_activation", gated_activation::check));
@@ -98,8 +99,8 @@ pub(super) fn tests() -> Vec<SelfTest> {
 /// Runs the twin test of a mutant, with bounds checks since a mutant may reach anywhere.
 fn kill(adapters: &Adapters, mutant: &mutants::Mutant) -> Result<String, String> {
     let twin = twins().into_iter().find(|twin| twin.name() == mutant.twin).ok_or("no twin test of that name")?;
-    let Some(rig) = adapters.checked_way(mutant.subgroups) else {
-        return Ok("skipped: the adapter has no subgroup operations".to_owned());
+    let Some(rig) = adapters.checked_way(mutant.subgroups, mutant.coop) else {
+        return Ok("skipped: the adapter has no such operations".to_owned());
     };
     match (twin.check)(&rig.with_mutation(mutant.mutation)) {
         Err(Failure::Differs(message)) => Ok(format!("noticed: {message}")),

@@ -8,17 +8,19 @@ pub(super) use deterministic::check as check_deterministic;
 use crate::self_test::data::{is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::attention::merge::{self, AttentionMerge, AttentionMergeParams};
-use raglan_shaders::attention::{TwinSequence, tile, twin, vector};
+use raglan_shaders::attention::{TwinSequence, coop, tile, twin, vector};
 use raglan_shaders::{Kernel, Tolerance, Wanted, accuracy};
 use run::{Case, Context, check_case};
 
-/// The twin's result, with the error that scores and exponentials bring into the weights of the values.
+/// The twin's result, with the error that scores and exponentials bring into the weights of the values, and, where `is_coop`,
+/// the rounding of weights to f16 as the cooperative-matrix form has it.
 pub(in crate::self_test) fn wanted(
     sequence: &TwinSequence<'_>,
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
     window: usize,
+    is_coop: bool,
 ) -> Wanted {
     let values = twin(sequence, num_heads, num_kv_heads, head_dim, window);
     let rows = sequence.q.len() / (num_heads * head_dim);
@@ -51,8 +53,15 @@ pub(in crate::self_test) fn wanted(
             for ((k, &(score, error)), &times) in (first..).zip(&scores).zip(&rescalings) {
                 let weight = (score - largest).exp2() / total;
                 // The exponents of the weight and of its rescalings sum to its way to the largest.
-                let error = error + times as f64 * accuracy::exp(0.0) + accuracy::exp(score - largest);
+                let mut error = error + times as f64 * accuracy::exp(0.0) + accuracy::exp(score - largest);
+                if is_coop {
+                    error += accuracy::exp(coop::LAG) - accuracy::exp(0.0);
+                }
                 weight_error += weight * error;
+                if is_coop {
+                    // Half a step of f16; what is less than its least normal number may count as zero.
+                    error += if score - largest < -14.0 { 1.0 } else { 2f64.powi(-11) };
+                }
                 for (col, value) in key("v", k).iter().enumerate() {
                     scale[at + col] += weight * value.abs();
                     inherited[at + col] += weight * value.abs() * error;
@@ -96,6 +105,28 @@ pub(super) fn check_tile(rig: &Rig<'_>) -> Result<(), Failure> {
     check(rig, &tile::KERNEL)
 }
 
+pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
+    if rig.limits().coop_side == 0 {
+        return Ok(());
+    }
+    // A software adapter takes up to a minute to compile the fragments of a wide head: wide ones are for others, and of its
+    // own all but the first are tried in one way.
+    let shapes =
+        [(16, 4, 2), (20, 6, 2), (33, 3, 1), (64, 8, 1), (80, 3, 3), (96, 4, 2), (128, 4, 1), (160, 2, 1), (256, 3, 1)];
+    for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
+        if rig.is_software() && (head_dim > 64 || index > 0 && rig.turn > 0) {
+            continue;
+        }
+        let windows: &[usize] = if index == 0 { &[0, 1, 7, 40] } else { &[[0, 40, 7][index % 3]] };
+        for &window in windows {
+            for contexts in contexts(index == 0) {
+                check_case(rig, &coop::KERNEL, &Case { head_dim, num_heads, num_kv_heads, window, contexts }, index)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Every width of head and every group, with batches of contexts around the widths of workgroups.
 fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
     let shapes = [
@@ -114,14 +145,10 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
         (33, 4, 1),
         (16, 12, 1),
     ];
-    let is_vector = std::ptr::eq(kernel, &vector::KERNEL);
-    if !is_vector && !rig.is_of_four() {
-        return Ok(());
-    }
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
         // The width of a head is compiled in, and there are many: the first is tried in every way, the others in two, or in
-        // one where a kernel takes long to compile.
-        let is_wanted = if is_vector { rig.is_of_one(index) } else { rig.is_of_two(index) };
+        // one where kernels take long to compile.
+        let is_wanted = if rig.is_software() { rig.is_of_one(index) } else { rig.is_of_two(index) };
         if index > 0 && !is_wanted {
             continue;
         }
@@ -172,6 +199,8 @@ fn contexts(all: bool) -> Vec<Vec<Context>> {
     // Long enough to be split over items by the planner of a hardware adapter; eight segments, one of a single slot.
     batches.push(vec![context(1, 699, &[700]), context(3, 640, &[16, 1, 63, 100, 20, 200, 43, 200])]);
     batches.push(vec![context(65, 0, &[65]), context(33, 96, &[48, 100])]);
+    // Rows around the heights of tiles, most of them alone in an item.
+    batches.push([3, 4, 5, 8, 9, 15, 16, 17, 31, 33].map(|rows| context(rows, 3 * rows, &[4 * rows])).into());
     batches
 }
 

@@ -7,6 +7,8 @@ pub(super) struct Mutant {
     pub(super) twin: &'static str,
     /// Whether the mutation is in the subgroup form of a reduction.
     pub(super) subgroups: bool,
+    /// Whether it is in a kernel of cooperative matrices.
+    pub(super) coop: bool,
     pub(super) mutation: Mutation,
 }
 
@@ -17,11 +19,15 @@ const fn mutant(
     from: &'static str,
     to: &'static str,
 ) -> Mutant {
-    Mutant { twin, subgroups: false, mutation: Mutation { kernel, what, from, to } }
+    Mutant { twin, subgroups: false, coop: false, mutation: Mutation { kernel, what, from, to } }
 }
 
 const fn subgroups(mutant: Mutant) -> Mutant {
     Mutant { subgroups: true, ..mutant }
+}
+
+const fn coop(mutant: Mutant) -> Mutant {
+    Mutant { coop: true, ..mutant }
 }
 
 pub(super) const ALL: &[Mutant] = &[
@@ -294,22 +300,17 @@ pub(super) const ALL: &[Mutant] = &[
         "stride < TEAM;",
         "stride < max(TEAM / 2u, 1u);",
     )),
-    mutant(
-        "attention_tile",
-        "attention_tile",
-        "own_key_masked",
-        "key_position <= vec4<u32>(position)",
-        "key_position < vec4<u32>(position)",
-    ),
+    mutant("attention_tile", "attention_tile", "own_key_masked", "key_position <= position", "key_position < position"),
     mutant(
         "attention_tile",
         "attention_tile",
         "window_one_longer",
-        "key_position + params.window > vec4",
-        "key_position + params.window >= vec4",
+        "key_position + params.window > position",
+        "key_position + params.window >= position",
     ),
     mutant("attention_tile", "attention_tile", "scale_left_out", "* params.scale_log2", ""),
-    mutant("attention_tile", "attention_tile", "total_not_rescaled", "total = total * rescale", "total = total"),
+    mutant("attention_tile", "attention_tile", "total_not_rescaled", "total[r] *= rescale;", ""),
+    mutant("attention_tile", "attention_tile", "sums_not_rescaled", "sums[r * LANE_QUADS + i] *= rescale;", ""),
     mutant(
         "attention_tile",
         "attention_tile",
@@ -317,13 +318,48 @@ pub(super) const ALL: &[Mutant] = &[
         "max(last_position + 1u, item",
         "max(last_position, item",
     ),
+    mutant("attention_tile", "attention_tile", "repeated_key_counted", "&& key + c < item.count", ""),
     mutant(
         "attention_tile",
         "attention_tile",
-        "repeated_key_counted",
-        "\n            & (vec4<u32>(key) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(item.count))",
-        "",
+        "first_row_for_all",
+        "dot_add(query[r * LANE_QUADS + i]",
+        "dot_add(query[i]",
     ),
+    mutant("attention_tile", "attention_tile", "keys_of_the_step_before", "STAGE > 0u) + mate", "STAGE > 0u)"),
+    coop(mutant("attention_coop", "attention_coop", "own_key_masked", "key + col < end;", "key + col + 1u < end;")),
+    coop(mutant(
+        "attention_coop",
+        "attention_coop",
+        "window_one_longer",
+        "first_seen = max(max(position + 1u, params.window)",
+        "first_seen = max(max(position, params.window)",
+    )),
+    coop(mutant("attention_coop", "attention_coop", "stale_maximum", "            largest = next_largest;\n", "")),
+    coop(mutant("attention_coop", "attention_coop", "total_not_rescaled", "total *= rescale;", "")),
+    coop(mutant("attention_coop", "attention_coop", "sums_not_rescaled", "+ mate] *= rescale;", "+ mate] *= 1.0;")),
+    coop(mutant(
+        "attention_coop",
+        "attention_coop",
+        "values_past_the_end",
+        "v[(plane + min(at, item.count - 1u)) * QUADS + i % QUADS]);\n            stage(i / QUADS, i % QUADS, \
+         select(vec4<f16>(), value, at < item.count));",
+        "v[(plane + at) * QUADS + i % QUADS]);\n            stage(i / QUADS, i % QUADS, value);",
+    )),
+    coop(mutant(
+        "attention_coop",
+        "attention_coop",
+        "fragments_out_of_order",
+        "coopMultiplyAdd(query[f],",
+        "coopMultiplyAdd(query[FRAGMENTS - 1u - f],",
+    )),
+    coop(mutant(
+        "attention_coop",
+        "attention_coop",
+        "last_keys_skipped",
+        "max(last_position + 1u, item",
+        "max(last_position, item",
+    )),
     mutant(
         "attention_merge",
         "attention_merge",
@@ -353,7 +389,7 @@ pub(super) const ALL: &[Mutant] = &[
         "part_starts[merge.first_part + first + reduce.lane]",
         "part_starts[merge.first_part + reduce.lane]",
     ),
-    mutant("attention_deterministic", "attention_tile", "fours_from_the_window", " & ~3u", ""),
+    mutant("attention_deterministic", "attention_tile", "steps_from_the_window", " & ~(KEYS - 1u)", ""),
     mutant("gated_activation", "gated_activation", "gate_alone", "silu(gate) * up", "silu(gate)"),
     mutant("gated_activation", "gated_activation", "gelu_cubic_term", "0.044715", "0.044"),
     mutant(
