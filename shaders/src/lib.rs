@@ -19,10 +19,12 @@ pub mod embedding;
 pub mod gated_activation;
 pub mod linear;
 pub mod matmul;
+pub mod matmul_coop;
 pub mod matvec;
 pub mod move_rows;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod split_sum;
 pub mod top_k;
 
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
@@ -39,6 +41,8 @@ pub static ALL: &[&Kernel] = &[
     &rms_norm::KERNEL,
     &matvec::KERNEL,
     &matmul::KERNEL,
+    &matmul_coop::KERNEL,
+    &split_sum::KERNEL,
     &rope_append::KERNEL,
     &attention::vector::KERNEL,
     &attention::tile::KERNEL,
