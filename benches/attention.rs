@@ -234,7 +234,7 @@ impl Bench {
             numerics: way.numerics,
         };
         let limits = StepLimits { max_batch_tokens: 64, max_sequences: 64, max_adjustments: 1 };
-        let planner = Planner::new(shape, self.class, &limits);
+        let planner = Planner::new(shape, self.class, self.gpu.limits(), &limits);
         let plan = planner.plan(&way.batch);
         let list = |bytes: &[u8]| -> Result<Buffer, raglan::Error> {
             let buffer = self.gpu.buffer("list", bytes.len() as u64)?;

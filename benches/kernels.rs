@@ -6,6 +6,7 @@ use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
 use raglan::plan::{AttentionShape, Numerics, Planner};
 use raglan::shaders::linear::LinearParams;
+use raglan::shaders::matmul::MatmulParams;
 use raglan::shaders::{Part, Variant, WeightFormat, matmul, matvec};
 use std::time::Instant;
 
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         numerics: Numerics::Fast,
     };
     let limits = StepLimits { max_batch_tokens: 512, max_sequences: 64, max_adjustments: 1 };
-    let planner = Planner::new(attention, class, &limits);
+    let planner = Planner::new(attention, class, gpu.limits(), &limits);
 
     println!("| weights | inputs | rows | GFLOP/s, median of 5 | lowest – highest |\n| --- | --- | --- | --- | --- |");
     for format in WeightFormat::ALL {
@@ -86,7 +87,7 @@ fn measure(
     let workgroups = if is_matvec {
         matvec::workgroups(&params, &choice.schedule)
     } else {
-        matmul::workgroups(&params, &choice.schedule)
+        matmul::workgroups(&MatmulParams::whole(&params), &choice.schedule)
     };
     let variant: Variant = if is_matvec {
         choice.kernel.variant(&[weight_part, act, reduce, Part::EpiloguePlain], choice.schedule)

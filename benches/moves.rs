@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         numerics: Numerics::Fast,
     };
     let limits = StepLimits { max_batch_tokens: 1, max_sequences: 1, max_adjustments: 1 };
-    let planner = Planner::new(shape, class, &limits);
+    let planner = Planner::new(shape, class, gpu.limits(), &limits);
     let slots = 2 * ROWS + QUANTUM;
     let arena_bytes = (KV_HEADS * slots * ROW_BYTES) as u64;
     let (k, v) = (gpu.buffer("k", arena_bytes)?, gpu.buffer("v", arena_bytes)?);

@@ -8,6 +8,7 @@ use raglan::request::{Request, RequestId, SamplingParams};
 use raglan::scheduler::{Scheduler, SchedulerOptions};
 use raglan::segments::{Policy, Segment, SlotGroups};
 use raglan::sequence::Sequence;
+use raglan::shaders::AdapterLimits;
 use raglan::shaders::attention::CHUNK;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -44,7 +45,7 @@ fn main() {
             numerics,
         };
         let limits = StepLimits { max_batch_tokens: 768, max_sequences: 257, max_adjustments: 1 };
-        let planner = Planner::new(shape, AdapterClass::Hardware, &limits);
+        let planner = Planner::new(shape, AdapterClass::Hardware, &AdapterLimits::most(), &limits);
         let batch = batch(if numerics == Numerics::Fast { 16 } else { CHUNK }, forks, prompt);
         let mut plan = Plan::default();
         let mut times: Vec<f64> = (0..STEPS + 20)

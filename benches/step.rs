@@ -112,7 +112,7 @@ impl Steps {
         let attention = attention_shape(spec, &types)?;
         let kv_shape = kv_shape(spec, &attention);
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-        let kernels = Kernels::new(gpu, types, Planner::new(attention, class, &limits))?;
+        let kernels = Kernels::new(gpu, types, Planner::new(attention, class, gpu.limits(), &limits))?;
         let weights = Weights::upload(gpu, &checkpoint, &mut |_, _| ())?;
         Ok(Steps {
             decoder: Decoder::new(gpu, spec, weights, &kernels, &limits, CONTEXT)?,

@@ -92,7 +92,8 @@ impl Stepper {
         let windows = attention.windows.clone();
         let limits = step_limits(gpu, spec, &attention, options)?;
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-        let kernels = Kernels::new(gpu, types, Planner::new(attention, class, &limits))?;
+        let planner = Planner::new(attention, options.class.unwrap_or(class), gpu.limits(), &limits);
+        let kernels = Kernels::new(gpu, types, planner)?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
         let room = CacheRoom {
             shape: &kv_shape,

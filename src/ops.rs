@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod matmul;
 mod move_rows;
 mod rms_norm;
 mod rope_append;
@@ -35,6 +36,8 @@ pub struct Types {
     pub kv: Part,
     /// Sums over a workgroup.
     pub reduce: Part,
+    /// Cooperative matrices, for kernels that are chosen where the adapter has them.
+    pub coop: Part,
 }
 
 /// In which type matrix products and attention take their inputs; the residual stream and every sum are f32.
@@ -56,6 +59,7 @@ impl Types {
             act: if half { Part::ActF16 } else { Part::ActF32 },
             kv: if half { Part::KvF16 } else { Part::KvF32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
+            coop: if limits.coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
         }
     }
 
@@ -78,13 +82,18 @@ pub struct Kernels {
     /// Schedules.
     pub planner: Planner,
     absent: Buffer,
+    /// Parts of split products.
+    partials: Buffer,
 }
 
 impl Kernels {
     /// # Errors
-    /// If the adapter has no room for 256 bytes.
+    /// If the adapter has no room for 256 bytes and the parts of split products.
     pub fn new(gpu: &Gpu, types: Types, planner: Planner) -> Result<Kernels, Error> {
-        Ok(Kernels { types, planner, absent: gpu.buffer("absent input", 256)? })
+        let planner = planner.with_inputs(types.act);
+        let partials = gpu.buffer("parts of split products", planner.split_bytes())?;
+        let absent = gpu.buffer("absent input", 256)?;
+        Ok(Kernels { types, planner, absent, partials })
     }
 }
 

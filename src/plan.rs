@@ -2,6 +2,7 @@
 
 mod items;
 mod moves;
+mod products;
 mod schedules;
 mod stretches;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
+use raglan_shaders::{AdapterLimits, Part};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
 
@@ -192,18 +194,25 @@ fn chunks(longest_context: usize, tokens: usize) -> usize {
 pub struct Planner {
     shape: AttentionShape,
     class: AdapterClass,
+    adapter: AdapterLimits,
+    act: Part,
     tile_lanes: usize,
     capacity: Capacity,
 }
 
 impl Planner {
-    /// A planner for a model's attention on a class of adapter.
-    pub fn new(shape: AttentionShape, class: AdapterClass, limits: &StepLimits) -> Self {
+    /// A planner for a model's attention on a class of adapter, which allows so much.
+    pub fn new(shape: AttentionShape, class: AdapterClass, adapter: &AdapterLimits, limits: &StepLimits) -> Self {
         let capacity = Capacity::of(&shape, limits);
         // A deterministic run takes tiles for single rows too, and a software adapter computes what idle lanes would.
         let is_deterministic = shape.numerics != Numerics::Fast;
         let tile_lanes = if is_deterministic && class == AdapterClass::Software { 16 } else { 32 };
-        Planner { shape, class, tile_lanes, capacity }
+        Planner { shape, class, adapter: adapter.clone(), act: Part::ActF32, tile_lanes, capacity }
+    }
+
+    /// The same, for such inputs of products instead of f32.
+    pub fn with_inputs(self, act: Part) -> Self {
+        Planner { act, ..self }
     }
 
     /// What a plan may hold at most.

@@ -94,9 +94,12 @@ impl Adapters {
         ways.into_iter().enumerate().map(rig).collect()
     }
 
-    /// A way with checks, in f32, with or without subgroups where the adapter has them.
-    fn checked_way(&self, subgroups: bool) -> Option<Rig<'_>> {
-        (self.plain.limits().subgroups || !subgroups).then(|| Rig::new(&self.opened[1], (0, 1), false, subgroups))
+    /// A way with checks, in f32, with or without subgroups where the adapter has them; or in f16 with subgroups where it has
+    /// cooperative matrices.
+    fn checked_way(&self, subgroups: bool, coop: bool) -> Option<Rig<'_>> {
+        let limits = self.plain.limits();
+        let is_offered = (limits.subgroups || !subgroups) && (limits.coop_side > 0 || !coop);
+        is_offered.then(|| Rig::new(&self.opened[1], (0, 1), coop, subgroups || coop))
     }
 }
 

@@ -120,17 +120,21 @@ fn check(kernel: &'static Kernel, parts: &[Part], schedule: Schedule, write: boo
     assert_eq!(entries, [kernel.name], "{what}: entry points");
 }
 
-/// Parts only bring declarations and schedules only constants, so the two are crossed in full at parsing and validation, and
-/// the three writers see every schedule with the first parts and every choice of parts with the default schedule.
+/// Parts only bring declarations and schedules only constants, so the two are not crossed in full: every schedule meets the
+/// first parts and one other choice, every choice of parts the default schedule and a few others, and the three writers see
+/// every schedule with the first parts and every choice of parts with the default schedule.
 #[test]
 fn every_kernel_links_with_every_part_and_legal_schedule() {
     let mut checked = 0;
     for &kernel in ALL {
         let choices = part_choices(kernel);
-        for (i, parts) in choices.iter().enumerate() {
-            for (j, schedule) in schedules(kernel).into_iter().enumerate() {
-                check(kernel, parts, schedule, i == 0 || j == 0);
-                checked += 1;
+        for (j, schedule) in schedules(kernel).into_iter().enumerate() {
+            for (i, parts) in choices.iter().enumerate() {
+                let is_written = i == 0 || j == 0;
+                if is_written || i == j % choices.len() {
+                    check(kernel, parts, schedule.clone(), is_written);
+                    checked += 1;
+                }
             }
         }
     }

@@ -119,6 +119,7 @@ impl Global {
             max_delay_ms: self.max_delay_ms,
             prefix_cache: !self.no_prefix_cache,
             swap_memory: self.swap_memory,
+            ..EngineOptions::default()
         }
     }
 

@@ -87,10 +87,11 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 impl Report {
     fn new(model: &Model, gpu: Result<Gpu>, dtype: Dtype) -> Result<Report> {
         let (checkpoint, spec) = (&model.checkpoint, model.checkpoint.spec());
+        let without_gpu = |act, kv| Types { act, kv, reduce: Part::ReduceShared, coop: Part::Coop16 };
         let types = match &gpu {
             Ok(gpu) => Types::of(gpu, dtype.into()),
-            Err(_) if dtype == Dtype::F32 => Types { act: Part::ActF32, kv: Part::KvF32, reduce: Part::ReduceShared },
-            Err(_) => Types { act: Part::ActF16, kv: Part::KvF16, reduce: Part::ReduceShared },
+            Err(_) if dtype == Dtype::F32 => without_gpu(Part::ActF32, Part::KvF32),
+            Err(_) => without_gpu(Part::ActF16, Part::KvF16),
         };
         let kv = kv_shape(spec, &attention_shape(spec, &types)?);
         let formats = checkpoint.formats().into_iter().map(|used| FormatReport {

@@ -33,6 +33,9 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// Bytes of host memory for the keys and values of sequences that gave way to others; 0 computes them again.
     pub swap_memory: u64,
+    /// The class whose schedules are taken instead of the adapter's own: for tests of what runs on hardware.
+    #[doc(hidden)]
+    pub class: Option<AdapterClass>,
 }
 
 impl Default for EngineOptions {
@@ -49,6 +52,7 @@ impl Default for EngineOptions {
             max_delay_ms: None,
             prefix_cache: true,
             swap_memory: 2 << 30,
+            class: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 use super::{Ops, Rows};
 use crate::weights::Matrix;
 use raglan_shaders::linear::LinearParams;
-use raglan_shaders::{BLOCK, Part, matmul, matvec};
+use raglan_shaders::{BLOCK, Part, matvec};
 
 impl Ops<'_> {
     /// `out = x · weightᵀ + bias`: `[rows, inner]` → `[rows, weight.rows]`, one dispatch a piece of the matrix.
@@ -26,15 +26,13 @@ impl Ops<'_> {
             let choice = self.kernels.planner.linear(rows, piece.rows, weight.inner);
             let buffers = [&piece.buffer, &piece.buffer, &x.buffer, bias, &out.buffer].map(Into::into);
             let part = Part::Weight(piece.format);
-            let (parts, workgroups) = if std::ptr::eq(choice.kernel, &matvec::KERNEL) {
-                (
-                    &[part, types.act, types.reduce, Part::EpiloguePlain][..],
-                    matvec::workgroups(&params, &choice.schedule),
-                )
-            } else {
-                (&[part, types.act, Part::EpiloguePlain][..], matmul::workgroups(&params, &choice.schedule))
-            };
-            let variant = choice.kernel.variant(parts, choice.schedule);
+            if !std::ptr::eq(choice.kernel, &matvec::KERNEL) {
+                self.matmul(&choice, &params, (part, Part::EpiloguePlain), &buffers);
+                continue;
+            }
+            let workgroups = matvec::workgroups(&params, &choice.schedule);
+            let variant =
+                choice.kernel.variant(&[part, types.act, types.reduce, Part::EpiloguePlain], choice.schedule);
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
         }
     }

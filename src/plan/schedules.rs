@@ -8,10 +8,19 @@ use raglan_shaders::{Kernel, Schedule, matmul, matvec, move_rows};
 /// How a matrix product runs.
 #[derive(Debug, Clone)]
 pub struct LinearChoice {
-    /// `matvec` or `matmul`.
+    /// `matvec`, `matmul` or `matmul_coop`.
     pub kernel: &'static Kernel,
     /// Its schedule.
     pub schedule: Schedule,
+    /// Stretches of inner columns that each part of a split product sums; `None`: it is whole.
+    pub split_blocks: Option<u32>,
+}
+
+impl LinearChoice {
+    /// A product that is not split.
+    pub fn whole(kernel: &'static Kernel, schedule: Schedule) -> LinearChoice {
+        LinearChoice { kernel, schedule, split_blocks: None }
+    }
 }
 
 impl Planner {
@@ -56,8 +65,8 @@ impl Planner {
                     2..=4 => (4, 8),
                     _ => (8, 8),
                 };
-                let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGE", 0)];
-                LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.schedule(&settings) }
+                let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGES", 0)];
+                LinearChoice::whole(&matmul::KERNEL, matmul::KERNEL.schedule(&settings))
             }
             AdapterClass::Hardware if rows <= 8 && (rows <= 4 || cols.div_ceil(4) <= MAX_WORKGROUPS) => {
                 let tile_m = (rows as u32).next_power_of_two();
@@ -65,11 +74,9 @@ impl Planner {
                 // A vocabulary of over 262,140 would take more workgroups than a dispatch may have.
                 let tile_n = if cols.div_ceil(4) > MAX_WORKGROUPS && tile_m <= 4 { 8 } else { 4 };
                 let settings = [("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n)];
-                LinearChoice { kernel: &matvec::KERNEL, schedule: matvec::KERNEL.schedule(&settings) }
+                LinearChoice::whole(&matvec::KERNEL, matvec::KERNEL.schedule(&settings))
             }
-            AdapterClass::Hardware => {
-                LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.default_schedule() }
-            }
+            AdapterClass::Hardware => self.product(rows, cols, inner),
         }
     }
 }

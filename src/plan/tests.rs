@@ -1,5 +1,6 @@
 use super::*;
 use crate::segments::{Move, Segment};
+use raglan_shaders::AdapterLimits;
 use raglan_shaders::attention::DIRECT;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -13,7 +14,7 @@ fn limits(max_batch_tokens: usize) -> StepLimits {
 }
 
 fn planner(windows: Vec<Option<usize>>) -> Planner {
-    Planner::new(shape(windows, Numerics::Fast), AdapterClass::Hardware, &limits(512))
+    Planner::new(shape(windows, Numerics::Fast), AdapterClass::Hardware, &AdapterLimits::most(), &limits(512))
 }
 
 fn segment(first_slot: usize, first_position: usize, count: usize) -> Segment {
@@ -147,7 +148,7 @@ fn deterministic_items_are_chunks_of_positions() {
         let mut rng = StdRng::seed_from_u64(seed);
         let window = [None, Some(300)][seed as usize % 2];
         let numerics = Numerics::Deterministic { longest_context: 8 * 9 * CHUNK };
-        let planner = Planner::new(shape(vec![window], numerics), AdapterClass::Hardware, &limits(512));
+        let planner = Planner::new(shape(vec![window], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(512));
         let batch = forks(&mut rng, CHUNK, 512);
         let plan = planner.plan(&batch);
         check(&planner, &batch, &plan, &format!("seed {seed}"));
@@ -161,7 +162,7 @@ fn deterministic_items_are_chunks_of_positions() {
 #[test]
 fn what_needs_more_room_takes_more_passes() {
     let numerics = Numerics::Deterministic { longest_context: 1 << 17 };
-    let planner = Planner::new(shape(vec![None], numerics), AdapterClass::Hardware, &limits(64));
+    let planner = Planner::new(shape(vec![None], numerics), AdapterClass::Hardware, &AdapterLimits::most(), &limits(64));
     let mut batch = Batch::new(1);
     batch.push((0..50).map(|_| 0), (1 << 17) - 50, &[[segment(0, 0, 1 << 17)]]);
     batch.push(0..14, 1 << 16, &[[segment(1 << 18, 0, 1 << 17)]]);
@@ -256,7 +257,7 @@ fn moves_are_cut_where_they_do_not_overlap_themselves() {
 fn deterministic_products_have_one_schedule() {
     let numerics = Numerics::Deterministic { longest_context: 4096 };
     for class in [AdapterClass::Software, AdapterClass::Hardware] {
-        let planner = Planner::new(shape(vec![None], numerics), class, &limits(512));
+        let planner = Planner::new(shape(vec![None], numerics), class, &AdapterLimits::most(), &limits(512));
         let one = planner.linear(1, 4096, 4096);
         for rows in [2, 4, 5, 8, 64, 512] {
             let choice = planner.linear(rows, 4096, 4096);

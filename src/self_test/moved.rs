@@ -49,7 +49,7 @@ fn moved_is_not(adapters: &Adapters, golden: &str) -> Result<Result<String, Stri
     let shape = kv_shape(spec, &attention);
     let groups = attention.windows.len();
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 1, max_adjustments: 1 };
-    let kernels = Kernels::new(gpu, types, Planner::new(attention, AdapterClass::Hardware, &limits))?;
+    let kernels = Kernels::new(gpu, types, Planner::new(attention, AdapterClass::Hardware, gpu.limits(), &limits))?;
     let weights = Weights::upload(gpu, checkpoint, &mut |_, _| ())?;
     let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, SLOTS)?;
     let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;

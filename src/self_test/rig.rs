@@ -2,7 +2,7 @@
 
 use super::data::Random;
 use crate::gpu::{Buffer, Gpu, StepRing};
-use raglan_shaders::{Access, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
+use raglan_shaders::{Access, AdapterLimits, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 
@@ -70,6 +70,7 @@ pub(super) struct Rig<'a> {
     pub(super) act: Part,
     pub(super) kv: Part,
     pub(super) reduce: Part,
+    pub(super) coop: Part,
     mutation: Option<Mutation>,
     mutants: RefCell<FxHashMap<Variant, Variant>>,
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
@@ -86,6 +87,7 @@ impl<'a> Rig<'a> {
             act: if f16 { Part::ActF16 } else { Part::ActF32 },
             kv: if f16 { Part::KvF16 } else { Part::KvF32 },
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
+            coop: if opened.gpu.limits().coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
             mutation: None,
             mutants: RefCell::default(),
             worst: Default::default(),
@@ -128,9 +130,17 @@ impl<'a> Rig<'a> {
         Random::new((self.turn * 1000 + index) as u64)
     }
 
+    /// What the adapter allows in this way of running kernels.
+    pub(super) fn limits(&self) -> AdapterLimits {
+        let limits = self.opened.gpu.limits();
+        let subgroups = self.reduce == Part::ReduceSubgroup;
+        let coop_side = if subgroups && self.act == Part::ActF16 { limits.coop_side } else { 0 };
+        AdapterLimits { subgroups, coop_side, ..limits.clone() }
+    }
+
     /// Legal schedules that together have every value of every tunable which is legal for `shape`.
     pub(super) fn schedules(&self, kernel: &'static Kernel, shape: &[u32]) -> Vec<Schedule> {
-        covering(kernel.legal_schedules(self.opened.gpu.limits(), shape))
+        covering(kernel.legal_schedules(&self.limits(), shape))
     }
 
     /// One of [`Rig::schedules`], another from turn to turn.
@@ -262,7 +272,7 @@ fn covering(all: Vec<Schedule>) -> Vec<Schedule> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use raglan_shaders::{ALL, AdapterLimits};
+    use raglan_shaders::ALL;
 
     #[test]
     fn every_value_of_every_tunable_is_in_a_covering_schedule() {

@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod matmul;
 mod move_rows;
 mod mutants;
 mod rms_norm;
@@ -39,7 +40,9 @@ fn twins() -> Vec<Twin> {
     twins.extend(of_format("embedding", embedding::check));
     twins.push(twin("rms_norm", rms_norm::check));
     twins.extend(of_format("matvec", linear::check_matvec));
-    twins.extend(of_format("matmul", linear::check_matmul));
+    twins.extend(of_format("matmul", matmul::check_matmul));
+    twins.extend(of_format("matmul_coop", matmul::check_coop));
+    twins.push(twin("split_sum", matmul::check_split_sum));
     twins.push(twin("rope_append", rope_append::check));
     twins.push(twin("move_rows", move_rows::check));
     twins.push(twin("attention_vector", attention::check_vector));
@@ -86,8 +89,8 @@ pub(super) fn tests() -> Vec<SelfTest> {
 /// Runs the twin test of a mutant, with bounds checks since a mutant may reach anywhere.
 fn kill(adapters: &Adapters, mutant: &mutants::Mutant) -> Result<String, String> {
     let twin = twins().into_iter().find(|twin| twin.name() == mutant.twin).ok_or("no twin test of that name")?;
-    let Some(rig) = adapters.checked_way(mutant.subgroups) else {
-        return Ok("skipped: the adapter has no subgroup operations".to_owned());
+    let Some(rig) = adapters.checked_way(mutant.subgroups, mutant.coop) else {
+        return Ok("skipped: the adapter has no such operations".to_owned());
     };
     match (twin.check)(&rig.with_mutation(mutant.mutation)) {
         Err(Failure::Differs(message)) => Ok(format!("noticed: {message}")),

@@ -1,10 +1,10 @@
-//! Twin tests of `matvec.wgsl` and `matmul.wgsl`.
+//! Twin test of `matvec.wgsl`.
 
 use crate::self_test::data::{WeightRows, floats, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::linear::{self, LinearParams};
 use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
-use raglan_shaders::{matmul, matvec};
+use raglan_shaders::matvec;
 
 const UNTOUCHED: f32 = 1234.5;
 
@@ -36,22 +36,9 @@ pub(super) fn check_matvec(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fa
     Ok(())
 }
 
-pub(super) fn check_matmul(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Failure> {
-    for schedule in schedules(rig, &matmul::KERNEL, format) {
-        let [lanes_m, lanes_n, tile_m, tile_n, _] = schedule.values[..] else {
-            unreachable!("matmul has five tunables")
-        };
-        let cases = cases((lanes_m * tile_m) as usize, (lanes_n * tile_n) as usize, format);
-        for (index, case) in cases.iter().enumerate() {
-            check(rig, &matmul::KERNEL, format, &schedule, case, index)?;
-        }
-    }
-    Ok(())
-}
-
 /// Compiling bounds what can be tried. Schedules and weight formats are independent in the source, so f32 sees every value
 /// of every tunable in one way of linking, and each other format one schedule in a way, another from way to way.
-fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFormat) -> Vec<Schedule> {
+pub(super) fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFormat) -> Vec<Schedule> {
     let shape = [64, 64, 64];
     let place = WeightFormat::ALL.iter().position(|other| *other == format).unwrap_or(0);
     match format {
@@ -100,12 +87,8 @@ fn check(
     }
     let x = store(rig.act, &padded);
     let biases = random.values(cols);
-    let is_matvec = std::ptr::eq(kernel, &matvec::KERNEL);
-    let parts: &[Part] = match is_matvec {
-        true => &[Part::Weight(format), rig.act, rig.reduce, Part::EpiloguePlain],
-        false => &[Part::Weight(format), rig.act, Part::EpiloguePlain],
-    };
-    let variant = kernel.variant(parts, schedule.clone());
+    let parts = [Part::Weight(format), rig.act, rig.reduce, Part::EpiloguePlain];
+    let variant = kernel.variant(&parts, schedule.clone());
 
     // A few columns and a row past the product's, which no lane may write.
     let out_stride = cols + 3;
@@ -123,10 +106,7 @@ fn check(
             add: 0,
             activation: 0,
         };
-        let workgroups = match is_matvec {
-            true => matvec::workgroups(&params, schedule),
-            false => matmul::workgroups(&params, schedule),
-        };
+        let workgroups = matvec::workgroups(&params, schedule);
         if columns.is_empty() {
             continue;
         }

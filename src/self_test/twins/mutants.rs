@@ -7,6 +7,8 @@ pub(super) struct Mutant {
     pub(super) twin: &'static str,
     /// Whether the mutation is in the subgroup form of a reduction.
     pub(super) subgroups: bool,
+    /// Whether it is in a kernel of cooperative matrices.
+    pub(super) coop: bool,
     pub(super) mutation: Mutation,
 }
 
@@ -17,11 +19,15 @@ const fn mutant(
     from: &'static str,
     to: &'static str,
 ) -> Mutant {
-    Mutant { twin, subgroups: false, mutation: Mutation { kernel, what, from, to } }
+    Mutant { twin, subgroups: false, coop: false, mutation: Mutation { kernel, what, from, to } }
 }
 
 const fn subgroups(mutant: Mutant) -> Mutant {
     Mutant { subgroups: true, ..mutant }
+}
+
+const fn coop(mutant: Mutant) -> Mutant {
+    Mutant { coop: true, ..mutant }
 }
 
 pub(super) const ALL: &[Mutant] = &[

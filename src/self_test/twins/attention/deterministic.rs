@@ -90,7 +90,7 @@ fn run(rig: &Rig<'_>, window: usize, rows: &Rows, parts: &[Part]) -> Result<Vec<
         numerics: Numerics::Deterministic { longest_context: TOKENS },
     };
     let limits = StepLimits { max_batch_tokens: 1024, max_sequences: 16, max_adjustments: 1 };
-    let planner = Planner::new(shape, AdapterClass::Hardware, &limits);
+    let planner = Planner::new(shape, AdapterClass::Hardware, &rig.limits(), &limits);
 
     let arena = |values: &[f32]| -> Stored {
         let mut slots = vec![0.0; SLOTS * HEAD_DIM];

@@ -97,7 +97,7 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     };
     let class = if rig.turn.is_multiple_of(2) { AdapterClass::Hardware } else { AdapterClass::Software };
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 16, max_adjustments: 1 };
-    let planner = Planner::new(shape, class, &limits);
+    let planner = Planner::new(shape, class, &rig.limits(), &limits);
     let plan = planner.plan(&batch);
     let met = attend(rig, kernel, case, &plan, tokens, (slots, stride), [&q, &k, &v])?;
 
