@@ -35,13 +35,16 @@ pub static KERNEL: Kernel = Kernel {
         // Two f16 to a register: the stage on its way, and the fragments that are multiplied now.
         let staged = (group_m * depth).div_ceil(2 * lanes) + 16 * (group_n * depth / 32).div_ceil(lanes);
         let fragments = (tile_m * side).div_ceil(2 * subgroup_lanes) + (side * side).div_ceil(2 * subgroup_lanes);
-        let registers = tile_m * tile_n / subgroup_lanes + staged + fragments;
+        let sums = tile_m * tile_n / subgroup_lanes;
+        // Eight lanes are a software adapter's, which takes seconds to compile eight fragments.
+        let most_sums = if subgroup_lanes > 8 { 128 } else { 64 };
         side > 0
             && subgroup_lanes == limits.max_subgroup_lanes
             && (2..=8).contains(&subgroups)
             && lanes <= limits.max_workgroup_lanes
             && staged_bytes + subgroups * side * side * 4 <= limits.max_workgroup_bytes
-            && registers <= 208
+            && sums <= most_sums
+            && sums + staged + fragments <= 208
             && shape[0].div_ceil(group_m) <= limits.max_workgroups
             && shape[1].div_ceil(group_n) <= limits.max_workgroups
     },

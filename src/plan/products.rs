@@ -10,7 +10,7 @@ use raglan_tuner::Cost;
 const SPLIT_BYTES: u64 = 8 << 20;
 
 /// Inner columns of a split at least: fewer stages do not pay for filling the first.
-const SPLIT_COLS: usize = 512;
+const SPLIT_COLS: usize = 128;
 
 /// A schedule for products of so many rows or more.
 struct Candidate {

@@ -4,6 +4,7 @@ use super::data::{Random, floats};
 use super::reference::{Noise, Reference};
 use super::runs::{answer, dtypes, engine, greedy, logits, options, same};
 use super::{Adapters, SelfTest, test};
+use crate::cost::AdapterClass;
 use crate::engine::EngineOptions;
 use crate::ops::Dtype;
 use raglan_models::{Checkpoint, EmbeddedFiles, ModelSpec};
@@ -145,7 +146,8 @@ impl Allowed {
 pub(super) fn tests() -> Vec<SelfTest> {
     let mut tests: Vec<_> =
         GOLDENS.iter().map(|(name, _)| test(format!("golden/{name}"), move |adapters| check(adapters, name))).collect();
-    tests.push(test("golden/tiny", tiny));
+    tests.push(test("golden/tiny", |adapters| tiny(adapters, None)));
+    tests.push(test("golden/hardware", hardware));
     tests
 }
 
@@ -213,8 +215,36 @@ fn bite(golden: &Golden, allowed: &Allowed) -> Result<String, String> {
     Ok(format!("wrong models {least:.1} times or more"))
 }
 
+/// A model as hardware runs it, whatever the adapter is: matrices of any form, products split over inner columns. Their f16
+/// weights bring roundings of their own.
+fn hardware(adapters: &Adapters) -> Result<String, String> {
+    let golden = Golden::open("llama")?;
+    let mut reference = Reference::new(&golden.checkpoint).map_err(|error| error.to_string())?;
+    let mut allowed = golden.allowed(&reference);
+    let exact = reference.forward(&golden.generated, None);
+    reference.round_weights();
+    let vocab = golden.checkpoint.spec().vocab_size;
+    let rounded = reference.forward(&golden.generated, None);
+    for (row, (rounded, exact)) in rounded.chunks_exact(vocab).zip(exact.chunks_exact(vocab)).enumerate() {
+        allowed.f16[row] += rounded.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    }
+    let mut found = String::new();
+    for dtype in dtypes(&adapters.plain) {
+        let options = EngineOptions { dtype, class: Some(AdapterClass::Hardware), ..options() };
+        let mut engine = engine(&adapters.plain, &golden.checkpoint, &options)?;
+        let mut worst = 0.0f64;
+        for chunk in [64, 24, 7] {
+            let met = logits(&mut engine, &golden.generated, chunk)?;
+            let (_, share) = golden.check(&format!("{dtype:?}, chunks of {chunk}"), &met, &allowed, dtype)?;
+            worst = worst.max(share);
+        }
+        found += &format!("{dtype:?} {worst:.2} of what rounding explains; ");
+    }
+    Ok(found + &tiny(adapters, Some(AdapterClass::Hardware))?)
+}
+
 /// The embedded model: 100 greedy tokens each of two prompts.
-fn tiny(adapters: &Adapters) -> Result<String, String> {
+fn tiny(adapters: &Adapters, class: Option<AdapterClass>) -> Result<String, String> {
     let checkpoint = Checkpoint::tiny().map_err(|error| error.to_string())?;
     let json = include_bytes!("../../tests/golden/tiny_stories/golden.json");
     let json: serde_json::Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
@@ -222,7 +252,7 @@ fn tiny(adapters: &Adapters) -> Result<String, String> {
     let items = json["items"].as_array().ok_or("golden.json has no items")?;
     for dtype in dtypes(&adapters.plain) {
         for pipeline in [1, 2] {
-            let options = EngineOptions { dtype, pipeline, ..options() };
+            let options = EngineOptions { dtype, pipeline, class, ..options() };
             let mut engine = engine(&adapters.plain, &checkpoint, &options)?;
             for item in items {
                 let want = ids(&item["greedy_ids"])?;

@@ -18,21 +18,21 @@ use super::{Adapters, SelfTest, test};
 use raglan_shaders::{Part, WeightFormat};
 
 /// Checks one kernel in one way.
-type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
+pub(super) type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
 
 /// A kernel's test: `matmul/q4_1` say.
-struct Twin {
-    kernel: &'static str,
+pub(super) struct Twin {
+    pub(super) kernel: &'static str,
     /// Of what there are several, which: a weight format.
     variant: Option<WeightFormat>,
-    check: Check,
+    pub(super) check: Check,
 }
 
 fn twin(kernel: &'static str, check: impl Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync + 'static) -> Twin {
     Twin { kernel, variant: None, check: Box::new(check) }
 }
 
-fn twins() -> Vec<Twin> {
+pub(super) fn twins() -> Vec<Twin> {
     let of_format = |kernel, check: fn(&Rig<'_>, WeightFormat) -> Result<(), Failure>| {
         WeightFormat::ALL.map(|format| Twin { variant: Some(format), ..twin(kernel, move |rig| check(rig, format)) })
     };
