@@ -3,7 +3,9 @@
 
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use raglan_shaders::{ALL, Access, AdapterLimits, Kernel, Part, PartKind, Scalar, Schedule, StructLayout, Variant, link};
+use raglan_shaders::{
+    ALL, Access, AdapterLimits, Kernel, Part, PartKind, Scalar, Schedule, StructLayout, Variant, link,
+};
 use std::collections::BTreeSet;
 
 fn validate(source: &str, what: &str) -> (naga::Module, ModuleInfo) {

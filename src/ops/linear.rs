@@ -31,8 +31,7 @@ impl Ops<'_> {
                 continue;
             }
             let workgroups = matvec::workgroups(&params, &choice.schedule);
-            let variant =
-                choice.kernel.variant(&[part, types.act, types.reduce, Part::EpiloguePlain], choice.schedule);
+            let variant = choice.kernel.variant(&[part, types.act, types.reduce, Part::EpiloguePlain], choice.schedule);
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
         }
     }

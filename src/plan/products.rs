@@ -41,9 +41,17 @@ const COOP: &[Candidate] = &[
     candidate(65, 0.6, &[("TILE_M", 32), ("TILE_N", 32)]),
     candidate(33, 0.6, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 64), ("TILE_N", 32)]),
     candidate(33, 0.5, &[("SUBGROUPS_N", 4), ("TILE_M", 32), ("TILE_N", 16)]),
-    candidate(17, 0.5, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 32), ("TILE_N", 32), ("DEPTH", 64), ("STAGES", 1)]),
+    candidate(
+        17,
+        0.5,
+        &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 32), ("TILE_N", 32), ("DEPTH", 64), ("STAGES", 1)],
+    ),
     candidate(17, 0.4, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 32), ("TILE_N", 16)]),
-    candidate(0, 0.4, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 16), ("TILE_N", 32), ("DEPTH", 64), ("STAGES", 1)]),
+    candidate(
+        0,
+        0.4,
+        &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 16), ("TILE_N", 32), ("DEPTH", 64), ("STAGES", 1)],
+    ),
     candidate(0, 0.3, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 4), ("TILE_M", 16), ("TILE_N", 16)]),
     candidate(0, 0.2, &[("SUBGROUPS_M", 1), ("SUBGROUPS_N", 2), ("TILE_M", 16), ("TILE_N", 16)]),
 ];
@@ -82,10 +90,10 @@ impl Planner {
 
     /// Legal schedules in cooperative matrices, none where the adapter has none or inputs are f32.
     fn coop(&self, rows: usize, shape: &[u32]) -> Vec<(&'static Kernel, Schedule, f64)> {
-        if self.adapter.coop_side == 0 || self.act != Part::ActF16 {
+        let lanes = self.adapter.max_subgroup_lanes;
+        if self.adapter.coop_side == 0 || self.adapter.min_subgroup_lanes != lanes || self.act != Part::ActF16 {
             return Vec::new();
         }
-        let lanes = self.adapter.max_subgroup_lanes;
         if !matmul_coop::KERNEL.tunables[0].values.contains(&lanes) {
             return Vec::new();
         }
@@ -121,7 +129,13 @@ impl Planner {
     }
 
     /// A product in `splits` parts, or `None` where that does not pay or has no room.
-    fn split(&self, kernel: &'static Kernel, schedule: &Schedule, shape: [usize; 3], splits: usize) -> Option<LinearChoice> {
+    fn split(
+        &self,
+        kernel: &'static Kernel,
+        schedule: &Schedule,
+        shape: [usize; 3],
+        splits: usize,
+    ) -> Option<LinearChoice> {
         let [rows, cols, inner] = shape;
         let whole = LinearChoice::whole(kernel, schedule.clone());
         if splits == 1 {

@@ -149,6 +149,11 @@ impl<'a> Rig<'a> {
         [self.worst[0].get(), self.worst[1].get()]
     }
 
+    /// Whether kernels go through Metal.
+    pub(super) fn is_metal(&self) -> bool {
+        self.opened.gpu.summary().backend == "metal"
+    }
+
     /// Comparisons made.
     pub(super) fn checks(&self) -> usize {
         self.checks.get()

@@ -5,6 +5,7 @@ use super::rig::{Failure, Rig};
 use super::twins::{Twin, twins};
 use super::{Adapters, SelfTest, Summary, TestResult, guarded, test};
 use crate::gpu::GpuOptions;
+use raglan_shaders::ALL;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Instant;
@@ -32,7 +33,7 @@ struct Group {
 
 fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    for twin in twins() {
+    for twin in twins().into_iter().filter(|twin| twin.mutation.is_none()) {
         let name = format!("schedules/{}", twin.kernel);
         match groups.iter_mut().find(|group| group.name == name) {
             Some(group) => group.twins.push(twin),
@@ -68,14 +69,15 @@ pub fn sweep(
     Ok(summary)
 }
 
-/// One schedule of each kernel.
+/// One schedule of each kernel that has more than its twin tests cover: those of several tunables.
 pub(super) fn tests() -> Vec<SelfTest> {
-    let sample = |adapters: &Adapters| {
-        let groups = groups();
+    let is_wide = |group: &Group| ALL.iter().any(|kernel| kernel.name == group.kernel() && kernel.tunables.len() > 1);
+    let sample = move |adapters: &Adapters| {
+        let groups: Vec<_> = groups().into_iter().filter(is_wide).collect();
         for (index, group) in groups.iter().enumerate() {
-            group.run(adapters, Schedules::Some(1), &mut |_, _, _| ()).map_err(|message| {
-                format!("{}, seed {}: {message}", group.name, SEED + index as u64)
-            })?;
+            group
+                .run(adapters, Schedules::Some(1), &mut |_, _, _| ())
+                .map_err(|message| format!("{}, seed {}: {message}", group.name, SEED + index as u64))?;
         }
         Ok(format!("a schedule each of {} kernels", groups.len()))
     };
@@ -83,6 +85,10 @@ pub(super) fn tests() -> Vec<SelfTest> {
 }
 
 impl Group {
+    fn kernel(&self) -> &'static str {
+        self.twins[0].kernel
+    }
+
     fn run(
         &self,
         adapters: &Adapters,

@@ -13,7 +13,7 @@ mod sampling;
 
 pub(super) use attention::wanted as attention_wanted;
 
-use super::rig::{Failure, Rig};
+use super::rig::{Failure, Mutation, Rig};
 use super::{Adapters, SelfTest, test};
 use raglan_shaders::{Part, WeightFormat};
 
@@ -25,11 +25,13 @@ pub(super) struct Twin {
     pub(super) kernel: &'static str,
     /// Of what there are several, which: a weight format.
     variant: Option<WeightFormat>,
+    /// What is changed in the kernel, without changing what it computes.
+    pub(super) mutation: Option<Mutation>,
     pub(super) check: Check,
 }
 
 fn twin(kernel: &'static str, check: impl Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync + 'static) -> Twin {
-    Twin { kernel, variant: None, check: Box::new(check) }
+    Twin { kernel, variant: None, mutation: None, check: Box::new(check) }
 }
 
 pub(super) fn twins() -> Vec<Twin> {
@@ -42,6 +44,7 @@ pub(super) fn twins() -> Vec<Twin> {
     twins.extend(of_format("matvec", linear::check_matvec));
     twins.extend(of_format("matmul", matmul::check_matmul));
     twins.extend(of_format("matmul_coop", matmul::check_coop));
+    twins.push(Twin { mutation: Some(matmul::QUADS), ..twin("matmul_coop_quads", matmul::check_quads) });
     twins.push(twin("split_sum", matmul::check_split_sum));
     twins.push(twin("rope_append", rope_append::check));
     twins.push(twin("move_rows", move_rows::check));
@@ -72,6 +75,10 @@ pub(super) fn tests() -> Vec<SelfTest> {
         tests.push(test(format!("twin/{}", twin.name()), move |adapters| {
             let (mut checks, mut worst) = (0, [0.0f64; 2]);
             for rig in adapters.ways() {
+                let rig = match twin.mutation {
+                    Some(mutation) => rig.with_mutation(mutation),
+                    None => rig,
+                };
                 (twin.check)(&rig).map_err(|failure| format!("{}: {}", rig.name(), String::from(failure)))?;
                 checks += rig.checks();
                 worst = [0, 1].map(|index| worst[index].max(rig.worst()[index]));

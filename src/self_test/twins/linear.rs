@@ -3,8 +3,8 @@
 use crate::self_test::data::{WeightRows, floats, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::linear::{self, LinearParams};
-use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
 use raglan_shaders::matvec;
+use raglan_shaders::{BLOCK, Kernel, Part, PartKind, Schedule, Tolerance, Wanted, WeightFormat};
 
 const UNTOUCHED: f32 = 1234.5;
 

@@ -2,7 +2,7 @@
 
 use super::linear::schedules;
 use crate::self_test::data::{WeightRows, floats, is_f16, load, store};
-use crate::self_test::rig::{Failure, Rig};
+use crate::self_test::rig::{Failure, Mutation, Rig};
 use raglan_shaders::gated_activation::{self, GatedActivationParams};
 use raglan_shaders::linear::{self, LinearParams};
 use raglan_shaders::matmul::{self, MatmulParams};
@@ -61,6 +61,31 @@ pub(super) fn check_coop(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fail
         return Ok(());
     }
     check_schedules(rig, &matmul_coop::KERNEL, matmul_coop::group, format)
+}
+
+/// `coop_8.wgsl` with f16 staged in quads, as in `coop_16.wgsl`, which no adapter of side 8 links.
+pub(super) const QUADS: Mutation = Mutation {
+    kernel: "matmul_coop",
+    what: "quads",
+    from: "alias coop_word = f16;
+const COOP_WORD: u32 = 1u;
+
+// The word of a quad that begins at its value `first`.
+fn coop_word_of(quad: vec4<f16>, first: u32) -> coop_word {
+    return quad[first];",
+    to: "alias coop_word = vec4<f16>;
+const COOP_WORD: u32 = 4u;
+
+fn coop_word_of(quad: vec4<f16>, first: u32) -> coop_word {
+    return quad;",
+};
+
+/// Metal takes no such matrices, which is why its part has scalars.
+pub(super) fn check_quads(rig: &Rig<'_>) -> Result<(), Failure> {
+    if rig.turn > 0 || rig.limits().coop_side != 8 || rig.is_metal() {
+        return Ok(());
+    }
+    check_schedules(rig, &matmul_coop::KERNEL, matmul_coop::group, WeightFormat::F16)
 }
 
 fn check_schedules(
@@ -142,8 +167,7 @@ fn check(rig: &Rig<'_>, form: Form<'_>, case: &Case, index: usize) -> Result<(),
         Ends::Split => (Part::ActF32, cols, cols.next_multiple_of(2)),
         _ => (Part::ActF32, cols, cols + 3),
     };
-    let places: Vec<usize> =
-        (0..splits * rows).flat_map(|row| row * out_stride..row * out_stride + out_cols).collect();
+    let places: Vec<usize> = (0..splits * rows).flat_map(|row| row * out_stride..row * out_stride + out_cols).collect();
     let mut before = vec![UNTOUCHED; (splits * rows + 1) * out_stride];
     if ends == Ends::Added {
         places.iter().for_each(|&place| before[place] = random.value());
