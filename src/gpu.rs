@@ -11,6 +11,7 @@ mod buffer;
 mod disk_cache;
 mod fault;
 mod memory;
+mod open;
 mod pipelines;
 mod readback;
 mod recorder;
@@ -44,6 +45,9 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Bounds checks, loop bounds and zeroed workgroup memory in every kernel: slow, for tests.
     pub runtime_checks: bool,
+    /// Leave the driver's own checks of buffer accesses on, as wgpu does. Kernels stay within their buffers, which the tests show
+    /// with checks of their own, so that these only cost time; without them a kernel that is wrong can lose the adapter.
+    pub robust_access: bool,
     /// Use f16 where the adapter has it.
     pub allow_f16: bool,
     /// Use subgroup operations where the adapter has them.
@@ -63,6 +67,7 @@ impl Default for GpuOptions {
         GpuOptions {
             adapter: None,
             runtime_checks: false,
+            robust_access: true,
             allow_f16: true,
             allow_subgroups: true,
             allow_coop: true,
@@ -82,6 +87,7 @@ struct Inner {
     summary: AdapterSummary,
     choice_reason: String,
     limits: AdapterLimits,
+    robust_access: bool,
     faults: Arc<fault::Faults>,
     pipelines: pipelines::Pipelines,
     bind_groups: bind_groups::BindGroups,
@@ -182,15 +188,16 @@ impl Gpu {
             // them: within arrays that they fill whole, as their twin tests with and without checks show.
             _ => unsafe { wgpu::ExperimentalFeatures::enabled() },
         };
-        let opened = handle.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("raglan"),
             required_features: wish & handle.features(),
             required_limits: handle.limits(),
             experimental_features,
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             trace: wgpu::Trace::Off,
-        });
-        let (device, queue) = pollster::block_on(opened)
+        };
+        let robust_access = options.robust_access || options.runtime_checks;
+        let (device, queue, robust_access) = open::request(handle, &descriptor, robust_access)
             .map_err(|error| Error::OpenAdapter { adapter: summary.name.clone(), message: error.to_string() })?;
 
         let faults = Arc::new(fault::Faults::new(&summary.name));
@@ -207,6 +214,7 @@ impl Gpu {
             summary,
             choice_reason,
             limits,
+            robust_access,
             faults,
             pipelines,
             bind_groups: bind_groups::BindGroups::default(),
@@ -234,6 +242,11 @@ impl Gpu {
     /// What kernels may count on.
     pub fn limits(&self) -> &AdapterLimits {
         &self.0.limits
+    }
+
+    /// Whether the driver checks every buffer access.
+    pub fn robust_access(&self) -> bool {
+        self.0.robust_access
     }
 
     /// Bytes of the storage buffers that live.

@@ -63,8 +63,9 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 
 #[test]
 fn dispatches_of_a_step_run_in_order_with_checks_and_without() {
-    for runtime_checks in [false, true] {
-        let Some(gpu) = open(&GpuOptions { runtime_checks, ..GpuOptions::default() }) else { return };
+    for (runtime_checks, robust_access) in [(false, true), (true, true), (false, false)] {
+        let Some(gpu) = open(&GpuOptions { runtime_checks, robust_access, ..GpuOptions::default() }) else { return };
+        assert_eq!(gpu.robust_access(), robust_access || gpu.summary().backend != "vulkan");
         let ring = gpu.step_ring(2, 4096, 4096).unwrap();
         for len in [1u32, 63, 64, 65, 257] {
             let (x, y) = (gpu.buffer("x", 4 * 257).unwrap(), gpu.buffer("y", 4 * 257).unwrap());

@@ -60,6 +60,10 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "BYTES", value_parser = size::bytes, default_value = "2GiB", help_heading = HEADING)]
     swap_memory: u64,
 
+    /// Ask the driver to leave out its checks of buffer accesses (Vulkan): faster or not by adapter; `bench` tells
+    #[arg(long, global = true, help_heading = HEADING)]
+    no_robust_access: bool,
+
     /// Log more to standard error; -vv and -vvv still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
     verbose: u8,
@@ -100,6 +104,7 @@ impl Global {
         GpuOptions {
             adapter: self.adapter.clone(),
             allow_f16: self.dtype != Dtype::F32,
+            robust_access: !self.no_robust_access,
             cache_dir: Some(Cache::from_env().root().join("pipelines")),
             ..GpuOptions::default()
         }
