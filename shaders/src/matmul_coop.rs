@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     immediates: MatmulParams::LAYOUT,
     structs: &[],
     tunables: &[
-        Tunable { name: "SUBGROUP_LANES", values: &[32, 64, 8] },
+        Tunable { name: "SUBGROUP_LANES", values: &[32, 64, 8, 16] },
         Tunable { name: "SUBGROUPS_M", values: &[2, 1, 4] },
         Tunable { name: "SUBGROUPS_N", values: &[2, 4, 1] },
         Tunable { name: "TILE_M", values: &[64, 32, 16, 8] },
@@ -36,8 +36,8 @@ pub static KERNEL: Kernel = Kernel {
         let staged = (group_m * depth).div_ceil(2 * lanes) + 16 * (group_n * depth / 32).div_ceil(lanes);
         let fragments = (tile_m * side).div_ceil(2 * subgroup_lanes) + (side * side).div_ceil(2 * subgroup_lanes);
         let sums = tile_m * tile_n / subgroup_lanes;
-        // Eight lanes are a software adapter's, which takes seconds to compile more than four fragments.
-        let most_sums = if subgroup_lanes > 8 { 128 } else { 32 };
+        // Fewer than 32 lanes are a software adapter's, which takes seconds to compile more than a few fragments.
+        let most_sums = if subgroup_lanes >= 32 { 128 } else { 32 };
         side > 0
             && subgroup_lanes == limits.max_subgroup_lanes
             && tile_m.is_multiple_of(side)
