@@ -14,7 +14,7 @@ pub static KERNEL: Kernel = Kernel {
     immediates: MatmulParams::LAYOUT,
     structs: &[],
     tunables: &[
-        Tunable { name: "SUBGROUP_LANES", values: &[32, 64, 8, 16] },
+        Tunable { name: "SUBGROUP_LANES", values: &[32, 64, 8] },
         Tunable { name: "SUBGROUPS_M", values: &[2, 1, 4] },
         Tunable { name: "SUBGROUPS_N", values: &[2, 4, 1] },
         Tunable { name: "TILE_M", values: &[64, 32, 16, 8] },
