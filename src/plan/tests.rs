@@ -270,7 +270,7 @@ fn deterministic_products_have_one_schedule() {
 
 #[test]
 fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
-    let coop = |side, lanes, kib| AdapterLimits {
+    let coop = |side, lanes, kib: u32| AdapterLimits {
         coop_side: side,
         min_subgroup_lanes: lanes,
         max_subgroup_lanes: lanes,
