@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod matmul;
 mod move_rows;
 mod rms_norm;
 mod rope_append;
@@ -94,13 +95,18 @@ pub struct Kernels {
     /// Schedules.
     pub planner: Planner,
     absent: Buffer,
+    /// Parts of split products.
+    partials: Buffer,
 }
 
 impl Kernels {
     /// # Errors
-    /// If the adapter has no room for 256 bytes.
+    /// If the adapter has no room for 256 bytes and the parts of split products.
     pub fn new(gpu: &Gpu, types: Types, planner: Planner) -> Result<Kernels, Error> {
-        Ok(Kernels { types, planner, absent: gpu.buffer("absent input", 256)? })
+        let planner = planner.with_inputs(types.act);
+        let partials = gpu.buffer("parts of split products", planner.split_bytes())?;
+        let absent = gpu.buffer("absent input", 256)?;
+        Ok(Kernels { types, planner, absent, partials })
     }
 }
 

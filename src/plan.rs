@@ -2,6 +2,7 @@
 
 mod items;
 mod moves;
+mod products;
 mod schedules;
 mod stretches;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
-use raglan_shaders::{AdapterLimits, Schedule};
+use raglan_shaders::{AdapterLimits, Part, Schedule};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
 
@@ -197,6 +198,7 @@ pub struct Planner {
     shape: AttentionShape,
     class: AdapterClass,
     adapter: AdapterLimits,
+    act: Part,
     int8_activations: bool,
     /// By height; one where all rows take the same.
     tiles: Vec<TileForm>,
@@ -211,7 +213,13 @@ impl Planner {
         let capacity = Capacity::of(&shape, limits);
         let vector = schedules::vector_schedules(&shape, class, adapter);
         let tiles = schedules::tile_forms(&shape, class, adapter);
-        Planner { shape, class, adapter: adapter.clone(), int8_activations: false, tiles, vector, capacity }
+        let (adapter, act, int8_activations) = (adapter.clone(), Part::ActF32, false);
+        Planner { shape, class, adapter, act, int8_activations, tiles, vector, capacity }
+    }
+
+    /// The same, for such inputs of products instead of f32.
+    pub fn with_inputs(self, act: Part) -> Self {
+        Planner { act, ..self }
     }
 
     /// The same, with x in 8 bits where a few rows meet weights in blocks.

@@ -12,7 +12,10 @@ mod reference;
 mod requests;
 mod rig;
 mod runs;
+mod sweep;
 mod twins;
+
+pub use sweep::{Schedules, sweep};
 
 use crate::gpu::{Gpu, GpuOptions};
 use rig::{Opened, Rig};
@@ -77,9 +80,15 @@ impl Adapters {
         Ok(Adapters { plain, checked, opened })
     }
 
+    /// The adapter as it names itself, with its driver.
+    fn name(&self) -> String {
+        let adapter = self.plain.summary();
+        format!("{adapter}, driver {} {}", adapter.driver, adapter.driver_info)
+    }
+
     /// Every way to link kernels on this adapter: with and without checks, f16 and subgroups. The first two differ in all
     /// of these that the adapter offers, and so do the next two.
-    fn ways(&self) -> Vec<Rig<'_>> {
+    fn choices(&self) -> Vec<(usize, bool, bool)> {
         let limits = self.plain.limits();
         let (f16, subgroups) = ([limits.shader_f16, false], [limits.subgroups, false]);
         let mut ways = Vec::new();
@@ -90,6 +99,12 @@ impl Adapters {
                 ways.push(way);
             }
         }
+        ways
+    }
+
+    /// A rig for every way to link kernels.
+    fn ways(&self) -> Vec<Rig<'_>> {
+        let ways = self.choices();
         let count = ways.len();
         let rig = |(turn, (checked, f16, subgroups))| Rig::new(&self.opened[checked], (turn, count), f16, subgroups);
         ways.into_iter().enumerate().map(rig).collect()
@@ -108,6 +123,7 @@ impl Adapters {
 pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
     tests.extend(dispatches::tests());
+    tests.extend(sweep::tests());
     tests.extend(golden::tests());
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
@@ -124,35 +140,49 @@ pub fn all() -> Vec<SelfTest> {
 pub fn run(options: &GpuOptions, filter: &str, each: &mut dyn FnMut(&TestResult)) -> Result<Summary, crate::Error> {
     let start = Instant::now();
     let adapters = Adapters::open(options)?;
-    let adapter = adapters.plain.summary();
-    let adapter = format!("{adapter}, driver {} {}", adapter.driver, adapter.driver_info);
-    let mut summary = Summary { adapter, ..Summary::default() };
+    let mut summary = Summary { adapter: adapters.name(), ..Summary::default() };
     for test in all().iter().filter(|test| test.name.contains(filter)) {
         let result = test.result(&adapters);
         each(&result);
-        if result.ok {
-            summary.passed += 1;
-        } else {
-            summary.failed.push(result.name);
-        }
+        summary.count(result);
     }
     summary.ms = start.elapsed().as_secs_f64() * 1e3;
     Ok(summary)
+}
+
+impl Summary {
+    fn count(&mut self, result: TestResult) {
+        if result.ok {
+            self.passed += 1;
+        } else {
+            self.failed.push(result.name);
+        }
+    }
+}
+
+impl TestResult {
+    fn new(name: String, outcome: Result<String, String>, start: Instant) -> TestResult {
+        let ok = outcome.is_ok();
+        let (Ok(message) | Err(message)) = outcome;
+        TestResult { name, ok, message, ms: start.elapsed().as_secs_f64() * 1e3 }
+    }
 }
 
 impl SelfTest {
     /// Runs the test; a panic is a failure of this test alone.
     pub fn result(&self, adapters: &Adapters) -> TestResult {
         let start = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(adapters))).unwrap_or_else(|panic| {
-            let message = panic.downcast_ref::<String>().cloned();
-            let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(format!("panicked: {}", message.unwrap_or_default()))
-        });
-        let ok = outcome.is_ok();
-        let (Ok(message) | Err(message)) = outcome;
-        TestResult { name: self.name.clone(), ok, message, ms: start.elapsed().as_secs_f64() * 1e3 }
+        TestResult::new(self.name.clone(), guarded(|| (self.run)(adapters)), start)
     }
+}
+
+/// What `run` returns; a panic is its failure alone.
+fn guarded<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().cloned();
+        let message = message.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("panicked: {}", message.unwrap_or_default()))
+    })
 }
 
 /// A test named `name` that runs `run`.

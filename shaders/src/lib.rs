@@ -21,6 +21,7 @@ pub mod embedding;
 pub mod gated_activation;
 pub mod linear;
 pub mod matmul;
+pub mod matmul_coop;
 pub mod matvec;
 pub mod matvec_int8;
 pub mod measure;
@@ -28,6 +29,7 @@ pub mod move_rows;
 pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod split_sum;
 pub mod top_k;
 
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
@@ -47,6 +49,8 @@ pub static ALL: &[&Kernel] = &[
     &matvec::KERNEL,
     &matvec_int8::KERNEL,
     &matmul::KERNEL,
+    &matmul_coop::KERNEL,
+    &split_sum::KERNEL,
     &rope_append::KERNEL,
     &attention::vector::KERNEL,
     &attention::tile::KERNEL,

@@ -1,12 +1,14 @@
 // x * weight^T, any number of rows, in register tiles: a lane computes TILE_M x TILE_N outputs, its
-// workgroup LANES_M x LANES_N such tiles. With STAGE = 1 a workgroup first decodes 32 columns of its weights and its x into
-// workgroup memory; with STAGE = 0 lanes read for themselves, which suits adapters whose barriers are dear: where LANES_M
-// is 1 a workgroup's lanes read the same x.
+// workgroup LANES_M x LANES_N such tiles. With STAGES > 0 a workgroup decodes DEPTH columns of its weights and its x into one
+// of STAGES buffers in workgroup memory; while they are multiplied, the next ones are on their way into registers. With
+// STAGES = 0 lanes read for themselves, which suits adapters whose barriers are dear: where LANES_M is 1 a workgroup's
+// lanes read the same x.
 // Lane (i, j) owns the rows i + a * LANES_M and the pairs of columns j + b * LANES_N of its workgroup's tile.
+// Workgroup z of a split product sums the z-th stretch of `split_blocks` blocks into rows of its own.
 // Linked with one of weight_*.wgsl, one of act_*.wgsl and one of epilogue_*.wgsl.
 
-struct LinearParams {
-    rows: u32,              // of x and out
+struct MatmulParams {
+    rows: u32,              // of out: x_rows, once a split
     cols: u32,              // of out in this binding: rows of the weights
     blocks: u32,            // of 32 columns of x
     weight_row_quads: u32,
@@ -16,35 +18,72 @@ struct LinearParams {
     bias: u32,              // 1: add bias
     add: u32,               // 1: add to what out holds
     activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
+    x_rows: u32,
+    split_blocks: u32,
 }
 
-var<immediate> params: LinearParams;
+var<immediate> params: MatmulParams;
 
-@group(0) @binding(2) var<storage, read> x: array<act4>;               // [rows, blocks * 8]
+@group(0) @binding(2) var<storage, read> x: array<act4>;               // [x_rows, blocks * 8]
 
 const LANES_M: u32 = 8u;
 const LANES_N: u32 = 8u;
 const TILE_M: u32 = 4u;
 const TILE_N: u32 = 4u;
-const STAGE: u32 = 1u;
+const STAGES: u32 = 1u;
+const DEPTH: u32 = 32u;
 
 const LANES: u32 = LANES_M * LANES_N;
 const GROUP_M: u32 = LANES_M * TILE_M;
 const GROUP_N: u32 = LANES_N * TILE_N;
-const STAGE_STRIDE: u32 = 9u; // quads to a staged row of 32 values: odd, so that rows spread over the banks
+const QUADS: u32 = DEPTH / 4u;
+const BLOCKS: u32 = DEPTH / 32u;
+const STRIDE: u32 = QUADS + 1u; // quads to a staged row: odd, so that rows spread over the banks
+const LANE_QUADS: u32 = (GROUP_M * QUADS + LANES - 1u) / LANES;
+const LANE_BLOCKS: u32 = (GROUP_N * BLOCKS + LANES - 1u) / LANES;
 
-var<workgroup> staged_x: array<vec4<f32>, STAGE * GROUP_M * STAGE_STRIDE + 1u>;
-var<workgroup> staged_weight: array<vec4<f32>, STAGE * GROUP_N * STAGE_STRIDE + 1u>;
+var<workgroup> staged_x: array<vec4<f32>, STAGES * GROUP_M * STRIDE + 1u>;
+var<workgroup> staged_weight: array<vec4<f32>, STAGES * GROUP_N * STRIDE + 1u>;
 
-fn stage(first_m: u32, first_n: u32, block: u32, lane: u32) {
-    for (var i = lane; i < GROUP_M * 8u; i += LANES) {
-        let row = min(first_m + i / 8u, params.rows - 1u);
-        staged_x[(i / 8u) * STAGE_STRIDE + i % 8u] = act_load(x[(row * params.blocks + block) * 8u + i % 8u]);
+// A lane's share of a stage.
+struct Stage {
+    x: array<act4, LANE_QUADS>,
+    weight: array<WeightBlock, LANE_BLOCKS>,
+}
+
+// The column of a tile that is staged in row `place`: first all even ones, so that neighbouring lanes read neighbouring rows.
+fn staged_col(place: u32) -> u32 {
+    return place % (GROUP_N / 2u) * 2u + place / (GROUP_N / 2u);
+}
+
+// Rows past the end repeat the last one; blocks past the end are zero in x, and repeat the last one in the weights.
+fn fetch(stage: ptr<function, Stage>, first_m: u32, first_n: u32, block: u32, end: u32, lane: u32) {
+    for (var i = 0u; i < LANE_QUADS; i++) {
+        let at = lane + i * LANES;
+        let row = min(first_m + at / QUADS, params.x_rows - 1u);
+        let source = block + at % QUADS / 8u;
+        let quad = x[(row * params.blocks + min(source, end - 1u)) * 8u + at % 8u];
+        (*stage).x[i] = select(act4(), quad, source < end);
     }
-    for (var n = lane; n < GROUP_N; n += LANES) {
-        let values = weight_block(min(first_n + n, params.cols - 1u), block);
-        for (var i = 0u; i < 8u; i++) {
-            staged_weight[n * STAGE_STRIDE + i] = values.quads[i];
+    for (var i = 0u; i < LANE_BLOCKS; i++) {
+        let at = lane + i * LANES;
+        let col = first_n + staged_col(at / BLOCKS % GROUP_N);
+        (*stage).weight[i] = weight_block(min(col, params.cols - 1u), min(block + at % BLOCKS, end - 1u));
+    }
+}
+
+fn put(stage: ptr<function, Stage>, buffer: u32, lane: u32) {
+    for (var i = 0u; i < LANE_QUADS; i++) {
+        let at = lane + i * LANES;
+        if at < GROUP_M * QUADS {
+            staged_x[(buffer * GROUP_M + at / QUADS) * STRIDE + at % QUADS] = act_load((*stage).x[i]);
+        }
+    }
+    for (var i = 0u; i < LANE_BLOCKS; i++) {
+        let at = lane + i * LANES;
+        for (var quad = 0u; quad < 8u && at < GROUP_N * BLOCKS; quad++) {
+            let to = (buffer * GROUP_N + at / BLOCKS) * STRIDE + at % BLOCKS * 8u + quad;
+            staged_weight[to] = (*stage).weight[i].quads[quad];
         }
     }
 }
@@ -56,32 +95,51 @@ fn tile_col(lane_n: u32, n: u32) -> u32 {
 
 @compute @workgroup_size(LANES)
 fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first_m = group.y * GROUP_M;
-    let first_n = group.x * GROUP_N;
+    // Staged, rows first: workgroups that run together share their weights.
+    let tile = select(group.xy, group.yx, STAGES > 0u);
+    let first_m = tile.y * GROUP_M;
+    let first_n = tile.x * GROUP_N;
+    let first = group.z * params.split_blocks;
+    let end = min(first + params.split_blocks, params.blocks);
     let lane_m = select(lane / LANES_N, 0u, LANES_M == 1u);
     let lane_n = lane % LANES_N;
     var sums: array<array<f32, TILE_N>, TILE_M>;
-    for (var block = 0u; block < params.blocks; block++) {
-        if STAGE == 1u {
-            workgroupBarrier(); // the last stretch may still be read
-            stage(first_m, first_n, block, lane);
+    if STAGES > 0u {
+        var stage: Stage;
+        var buffer = 0u;
+        fetch(&stage, first_m, first_n, first, end, lane);
+        for (var block = first; block < end; block += BLOCKS) {
+            if STAGES == 1u {
+                workgroupBarrier(); // the last stage may still be read
+            }
+            put(&stage, buffer, lane);
             workgroupBarrier();
-            for (var i = 0u; i < 8u; i++) {
+            // The last stage is fetched once more: a branch would keep the loads from overlapping the products.
+            fetch(&stage, first_m, first_n, select(block, block + BLOCKS, block + BLOCKS < end), end, lane);
+            for (var i = 0u; i < QUADS; i++) {
                 var values: array<vec4<f32>, TILE_N>;
                 for (var n = 0u; n < TILE_N; n++) {
-                    values[n] = staged_weight[tile_col(lane_n, n) * STAGE_STRIDE + i];
+                    let place = lane_n + n / 2u * LANES_N + n % 2u * (GROUP_N / 2u);
+                    values[n] = staged_weight[(buffer * GROUP_N + place) * STRIDE + i];
                 }
                 for (var m = 0u; m < TILE_M; m++) {
-                    let quad = staged_x[(lane_m + m * LANES_M) * STAGE_STRIDE + i];
+                    let quad = staged_x[(buffer * GROUP_M + lane_m + m * LANES_M) * STRIDE + i];
                     for (var n = 0u; n < TILE_N; n++) {
-                        sums[m][n] += dot(quad, values[n]);
+                        // Four multiply-adds, where a dot product takes an addition more.
+                        sums[m][n] += quad.x * values[n].x;
+                        sums[m][n] += quad.y * values[n].y;
+                        sums[m][n] += quad.z * values[n].z;
+                        sums[m][n] += quad.w * values[n].w;
                     }
                 }
             }
-        } else {
+            buffer = max(STAGES, 1u) - 1u - buffer;
+        }
+    } else {
+        for (var block = first; block < end; block++) {
             var quads: array<array<vec4<f32>, 8>, TILE_M>;
             for (var m = 0u; m < TILE_M; m++) {
-                let row = min(first_m + lane_m + m * LANES_M, params.rows - 1u);
+                let row = min(first_m + lane_m + m * LANES_M, params.x_rows - 1u);
                 for (var i = 0u; i < 8u; i++) {
                     quads[m][i] = act_load(x[(row * params.blocks + block) * 8u + i]);
                 }
@@ -97,8 +155,11 @@ fn matmul(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
         }
     }
     for (var m = 0u; m < TILE_M; m++) {
+        let row = first_m + lane_m + m * LANES_M;
+        // The row `params.rows` is past the end of out.
+        let out_row = select(params.rows, group.z * params.x_rows + row, row < params.x_rows);
         for (var n = 0u; n < TILE_N; n += 2u) {
-            epilogue_pair(first_m + lane_m + m * LANES_M, first_n + tile_col(lane_n, n), vec2<f32>(sums[m][n], sums[m][n + 1u]));
+            epilogue_pair(out_row, first_n + tile_col(lane_n, n), vec2<f32>(sums[m][n], sums[m][n + 1u]));
         }
     }
 }

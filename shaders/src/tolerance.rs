@@ -36,6 +36,17 @@ pub mod accuracy {
     /// log of 0.5 to 2: absolute; elsewhere 3 steps, which is less for results over 0.7.
     pub const LOG: f64 = 4.0 * STEP;
 
+    /// A value that is rounded to f16, absolute: nothing where it is an f16. What is less than the smallest normal one may
+    /// become zero.
+    pub fn f16(value: f64) -> f64 {
+        const SMALLEST: f64 = 1.0 / 16384.0;
+        match value.abs() {
+            small if small < SMALLEST => small.max(SMALLEST / 2048.0),
+            _ if half::f16::from_f64(value).to_f64() == value => 0.0,
+            normal => normal / 2048.0,
+        }
+    }
+
     /// exp(x) and exp2(x), relative: 3 + 2 · |x| steps.
     pub fn exp(x: f64) -> f64 {
         (3.0 + 2.0 * x.abs()) * STEP

@@ -2,8 +2,9 @@
 
 use super::global::Global;
 use super::output::{print_json, print_line};
+use super::progress::Bar;
 use super::{Result, refused};
-use raglan::self_test::{self, Summary, TestResult};
+use raglan::self_test::{self, Schedules, Summary, TestResult};
 use serde::Serialize;
 
 /// Characters that are shown of what a test that passed has to say.
@@ -18,6 +19,10 @@ pub(super) struct Args {
     /// Run the tests whose names contain this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
+
+    /// Try so many schedules of each kernel instead, or `all` that are legal on the adapter
+    #[arg(long, value_name = "N|all", value_parser = schedules)]
+    schedules: Option<Schedules>,
 
     /// One JSON object: adapter, passed, failed (names), ms, tests (name, ok, message, ms)
     #[arg(long)]
@@ -34,7 +39,8 @@ struct Report {
 pub(super) fn run(global: &Global, args: Args) -> Result {
     let mut tests = Vec::new();
     let mut printed = Ok(());
-    let summary = self_test::run(&global.gpu_options(), &args.filter, &mut |result| {
+    let bar = Bar::count("schedules", args.json);
+    let mut each = |result: &TestResult| {
         if args.json {
             tests.push(result.clone());
         } else if printed.is_ok() {
@@ -42,9 +48,19 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
             // A failure is told whole.
             let shown = if result.ok { OK_MESSAGE } else { usize::MAX };
             let message: String = result.message.chars().take(shown).collect();
-            printed = print_line(format_args!("{word:<6} {:<44} {:>6.0} ms  {}", result.name, result.ms, message));
+            let line = || print_line(format_args!("{word:<6} {:<44} {:>6.0} ms  {}", result.name, result.ms, message));
+            printed = bar.aside(line);
         }
-    })?;
+    };
+    let options = global.gpu_options();
+    let summary = match args.schedules {
+        None => self_test::run(&options, &args.filter, &mut each)?,
+        Some(schedules) => self_test::sweep(&options, &args.filter, schedules, &mut each, &mut |name, done, of| {
+            bar.say(name.to_owned());
+            bar.set(done as u64, of as u64);
+        })?,
+    };
+    drop(bar);
     printed?;
     let (passed, failed) = (summary.passed, summary.failed.len());
     let adapter = summary.adapter.clone();
@@ -57,4 +73,12 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
         print_line(format_args!("{passed} passed, {failed} failed on {adapter}"))?;
     }
     if failed > 0 { refused(format!("{failed} of {} tests failed on {adapter}", passed + failed)) } else { Ok(()) }
+}
+
+fn schedules(text: &str) -> std::result::Result<Schedules, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(Schedules::All),
+        Ok(count) if count > 0 => Ok(Schedules::Some(count)),
+        _ => Err(format!("{text:?} is neither `all` nor a number over 0")),
+    }
 }

@@ -28,9 +28,6 @@ pub struct EngineOptions {
     pub deterministic: bool,
     /// A few rows meet weights that are stored in blocks in 8 bits, rounded 16 or 32 values at a time.
     pub int8_activations: bool,
-    /// The class of adapter to plan for; `None` for its own. For tests.
-    #[doc(hidden)]
-    pub class: Option<AdapterClass>,
     /// Predicted time of a step at most, in milliseconds; `None` keeps far from the adapter's watchdog.
     pub max_step_ms: Option<f64>,
     /// By how much a prompt that is being read may lengthen a step of running answers, in milliseconds; `None` takes a
@@ -40,6 +37,9 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// Bytes of host memory for the keys and values of sequences that gave way to others; 0 computes them again.
     pub swap_memory: u64,
+    /// The class whose schedules are taken instead of the adapter's own: for tests of what runs on hardware.
+    #[doc(hidden)]
+    pub class: Option<AdapterClass>,
 }
 
 impl Default for EngineOptions {
@@ -54,11 +54,11 @@ impl Default for EngineOptions {
             kv_dtype: None,
             deterministic: false,
             int8_activations: false,
-            class: None,
             max_step_ms: None,
             max_delay_ms: None,
             prefix_cache: true,
             swap_memory: 2 << 30,
+            class: None,
         }
     }
 }

@@ -147,10 +147,10 @@ impl AdapterSummary {
     pub(super) fn kernel_limits(&self, options: &GpuOptions) -> AdapterLimits {
         let subgroup_lanes = self.features.subgroup_lanes.filter(|_| options.allow_subgroups);
         let shader_f16 = self.features.shader_f16 && options.allow_f16;
-        // A kernel lays its fragments out over subgroups of a known size, a row to some lanes. Lavapipe lists matrices whatever
-        // its subgroups, but has them only where these are of a lane a row: a device of others fails, or its compiler crashes.
+        // A kernel lays its fragments out over subgroups of a known size. lavapipe lists matrices whatever its subgroups are: in
+        // those of 4 lanes no device has them, in those of 16 its compiler crashes (Mesa 26.1).
         let side = self.features.coop_side;
-        let is_known = |(min, max)| min == max && (min == side || min > side && !self.is_software());
+        let is_known = |(min, max)| min == max && if self.is_software() { min == side } else { min >= side };
         let is_coop_allowed = options.allow_coop && shader_f16 && subgroup_lanes.is_some_and(is_known);
         AdapterLimits {
             max_workgroup_lanes: self.limits.max_workgroup_lanes,

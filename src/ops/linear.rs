@@ -5,7 +5,7 @@ use crate::weights::{Matrix, Piece};
 use raglan_models::Activation;
 use raglan_shaders::linear::LinearParams;
 use raglan_shaders::matvec::{self, MatvecParams};
-use raglan_shaders::{BLOCK, Part, Work, matmul};
+use raglan_shaders::{BLOCK, Part, Work};
 
 /// What becomes of a product of `[rows, cols]`.
 #[derive(Debug, Clone, Copy)]
@@ -105,10 +105,8 @@ impl Ops<'_> {
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             } else {
                 assert!(input.norm.is_none(), "only products of few rows norm their inputs");
-                let workgroups = matmul::workgroups(&params, &choice.schedule);
-                let variant = choice.kernel.variant(&[part, types.act, epilogue], choice.schedule);
                 self.recorder.work(|| work);
-                self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
+                self.matmul(&choice, &params, (part, epilogue), &buffers);
             }
         }
     }

@@ -8,10 +8,19 @@ use raglan_shaders::{AdapterLimits, BLOCK, Kernel, Schedule, WeightFormat, matmu
 /// How a matrix product runs.
 #[derive(Debug, Clone)]
 pub struct LinearChoice {
-    /// `matvec`, `matvec_int8` or `matmul`.
+    /// `matvec`, `matvec_int8`, `matmul` or `matmul_coop`.
     pub kernel: &'static Kernel,
     /// Its schedule.
     pub schedule: Schedule,
+    /// Stretches of inner columns that each part of a split product sums; `None`: it is whole.
+    pub split_blocks: Option<u32>,
+}
+
+impl LinearChoice {
+    /// A product that is not split.
+    pub fn whole(kernel: &'static Kernel, schedule: Schedule) -> LinearChoice {
+        LinearChoice { kernel, schedule, split_blocks: None }
+    }
 }
 
 impl LinearChoice {
@@ -199,7 +208,7 @@ impl Planner {
             kernel.schedule(&[("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n), ("UNROLL", unroll)])
         });
         let schedule = schedules.into_iter().find(|schedule| (kernel.legal)(&self.adapter, &shape, schedule))?;
-        Some(LinearChoice { kernel, schedule })
+        Some(LinearChoice::whole(kernel, schedule))
     }
 
     /// How `[rows, inner] · [cols, inner]ᵀ`, weights of such a format, runs on this adapter. A deterministic run takes one
@@ -217,12 +226,10 @@ impl Planner {
                     2..=4 => (4, 8),
                     _ => (8, 8),
                 };
-                let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGE", 0)];
-                LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.schedule(&settings) }
+                let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", tile_m), ("TILE_N", tile_n), ("STAGES", 0)];
+                LinearChoice::whole(&matmul::KERNEL, matmul::KERNEL.schedule(&settings))
             }
-            AdapterClass::Hardware => {
-                LinearChoice { kernel: &matmul::KERNEL, schedule: matmul::KERNEL.default_schedule() }
-            }
+            AdapterClass::Hardware => self.product(rows, cols, inner),
         }
     }
 }

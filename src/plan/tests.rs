@@ -1,7 +1,7 @@
 use super::*;
 use crate::segments::{Move, Segment};
 use raglan_shaders::attention::DIRECT;
-use raglan_shaders::{AdapterLimits, WeightFormat};
+use raglan_shaders::{AdapterLimits, Part, WeightFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -333,4 +333,53 @@ fn few_rows_take_a_legal_schedule_on_any_hardware() {
             }
         }
     }
+}
+
+#[test]
+fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
+    let coop = |side, lanes, kib: u32| AdapterLimits {
+        coop_side: side,
+        min_subgroup_lanes: lanes,
+        max_subgroup_lanes: lanes,
+        max_workgroup_bytes: kib << 10,
+        ..AdapterLimits::most()
+    };
+    let adapters = [
+        AdapterLimits::least(),
+        AdapterLimits::most(),
+        coop(16, 32, 48),
+        coop(16, 64, 64),
+        coop(8, 32, 32),
+        coop(8, 8, 32),
+    ];
+    let shapes = [(4096, 4096), (12288, 4096), (22016, 4096), (4096, 11008), (128_256, 4096), (576, 576), (300, 100)];
+    let mut splits = 0;
+    for adapter in &adapters {
+        for act in [Part::ActF32, Part::ActF16] {
+            let shape = shape(vec![None], Numerics::Fast);
+            let planner = Planner::new(shape, AdapterClass::Hardware, adapter, &limits(8192)).with_inputs(act);
+            for (cols, inner) in shapes {
+                for rows in [9, 16, 17, 31, 32, 33, 64, 100, 128, 500, 512, 4096] {
+                    let choice = planner.linear(rows, cols, inner, WeightFormat::F16);
+                    let sizes = [rows, cols, inner].map(|size| size as u32);
+                    assert!((choice.kernel.legal)(adapter, &sizes, &choice.schedule), "{rows} × {cols} × {inner}");
+                    let is_coop = choice.kernel.name == "matmul_coop";
+                    assert_eq!(
+                        is_coop,
+                        adapter.coop_side > 0
+                            && act == Part::ActF16
+                            && adapter.max_subgroup_lanes == adapter.min_subgroup_lanes
+                    );
+                    let power = planner.linear(rows.next_power_of_two(), cols, inner, WeightFormat::F16);
+                    assert_eq!((&choice.schedule, choice.split_blocks), (&power.schedule, power.split_blocks));
+                    if let Some(blocks) = choice.split_blocks {
+                        let parts = inner.div_ceil(32).div_ceil(blocks as usize);
+                        assert!(parts > 1 && (parts * rows * cols * 4) as u64 <= planner.split_bytes());
+                        splits += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(splits > 0, "few rows are split");
 }

@@ -47,6 +47,15 @@ impl Reference {
         Ok(Reference { spec, weights })
     }
 
+    /// Rounds the weights of products to f16, as kernels of cooperative matrices do.
+    pub(super) fn round_weights(&mut self) {
+        use LayerRole::{Down, Gate, K, O, Q, Up, V};
+        let is_matrix = |role: &Role| matches!(role, Role::LmHead | Role::Layer(_, Q | K | V | O | Gate | Up | Down));
+        for (_, values) in self.weights.iter_mut().filter(|(role, _)| is_matrix(role)) {
+            values.iter_mut().for_each(|value| *value = half::f16::from_f64(*value).to_f64());
+        }
+    }
+
     /// Logits of every token: `[tokens, vocab_size]`.
     pub(super) fn forward(&self, tokens: &[u32], mut noise: Option<Noise>) -> Vec<f64> {
         let (spec, hidden) = (&self.spec, self.spec.hidden_size);

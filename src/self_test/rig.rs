@@ -72,6 +72,12 @@ pub(super) struct Rig<'a> {
     pub(super) reduce: Part,
     pub(super) team: Part,
     pub(super) coop: Part,
+    /// The one schedule that is tried, counted round and round among all that are legal; `None`: a few that have every value.
+    sweep: Option<usize>,
+    /// The most schedules that were legal where one was asked for.
+    legal: Cell<usize>,
+    /// Whether a schedule was legal on the adapter and not in this way.
+    skipped: Cell<bool>,
     mutation: Option<Mutation>,
     mutants: RefCell<FxHashMap<Variant, Variant>>,
     /// The worst error as a share of what was allowed: of results in f32, and in f16.
@@ -90,6 +96,9 @@ impl<'a> Rig<'a> {
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if subgroups { Part::TeamSubgroup } else { Part::TeamShared },
             coop: if opened.gpu.limits().coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
+            sweep: None,
+            legal: Cell::new(0),
+            skipped: Cell::new(false),
             mutation: None,
             mutants: RefCell::default(),
             worst: Default::default(),
@@ -99,6 +108,26 @@ impl<'a> Rig<'a> {
 
     pub(super) fn with_mutation(self, mutation: Mutation) -> Rig<'a> {
         Rig { mutation: Some(mutation), ..self }
+    }
+
+    /// The same, to try schedule `turn` alone.
+    pub(super) fn sweeping(self, turn: usize) -> Rig<'a> {
+        Rig { sweep: Some(turn), ..self }
+    }
+
+    /// The most schedules that were legal where one was asked for.
+    pub(super) fn legal_schedules(&self) -> usize {
+        self.legal.get()
+    }
+
+    /// Whether a schedule was legal on the adapter and not in this way.
+    pub(super) fn has_skipped(&self) -> bool {
+        self.skipped.get()
+    }
+
+    /// Whether this rig tries one schedule alone: then checks leave out no way or format for the sake of time.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
     }
 
     /// The adapter's settings and the parts, as failures name them.
@@ -132,6 +161,11 @@ impl<'a> Rig<'a> {
         [self.worst[0].get(), self.worst[1].get()]
     }
 
+    /// Whether kernels go through Metal.
+    pub(super) fn is_metal(&self) -> bool {
+        self.opened.gpu.summary().backend == "metal"
+    }
+
     /// Comparisons made.
     pub(super) fn checks(&self) -> usize {
         self.checks.get()
@@ -139,7 +173,7 @@ impl<'a> Rig<'a> {
 
     /// Random numbers for case `index` of this way.
     pub(super) fn random(&self, index: usize) -> Random {
-        Random::new((self.turn * 1000 + index) as u64)
+        Random::new((self.sweep.unwrap_or(self.turn) * 1000 + index) as u64)
     }
 
     /// What the adapter allows in this way of running kernels.
@@ -150,14 +184,22 @@ impl<'a> Rig<'a> {
         AdapterLimits { subgroups, coop_side, ..limits.clone() }
     }
 
-    /// Legal schedules that together have every value of every tunable which is legal for `shape`.
+    /// Legal schedules that together have every value of every tunable which is legal for `shape`; one where this rig is
+    /// sweeping, or none if that is not legal in this way.
     pub(super) fn schedules(&self, kernel: &'static Kernel, shape: &[u32]) -> Vec<Schedule> {
-        covering(kernel.legal_schedules(&self.limits(), shape))
+        let Some(turn) = self.sweep else { return covering(kernel.legal_schedules(&self.limits(), shape)) };
+        let all = kernel.legal_schedules(self.opened.gpu.limits(), shape);
+        self.legal.set(self.legal.get().max(all.len()));
+        let one = all.get(turn % all.len().max(1)).cloned();
+        let legal = one.filter(|schedule| (kernel.legal)(&self.limits(), shape, schedule));
+        self.skipped.set(self.skipped.get() || legal.is_none() && !all.is_empty());
+        legal.into_iter().collect()
     }
 
     /// One of [`Rig::schedules`], another from turn to turn.
     pub(super) fn one_schedule(&self, kernel: &'static Kernel, shape: &[u32], offset: usize) -> Schedule {
         let all = self.schedules(kernel, shape);
+        let all = if all.is_empty() { kernel.legal_schedules(&self.limits(), shape) } else { all };
         all[(self.turn + offset) % all.len()].clone()
     }
 

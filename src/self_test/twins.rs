@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 mod gated_activation;
 mod linear;
+mod matmul;
 mod matvec;
 mod measure;
 mod move_rows;
@@ -15,26 +16,28 @@ mod sampling;
 
 pub(super) use attention::wanted as attention_wanted;
 
-use super::rig::{Failure, Rig};
+use super::rig::{Failure, Mutation, Rig};
 use super::{Adapters, SelfTest, test};
 use raglan_shaders::{Part, WeightFormat};
 
 /// Checks one kernel in one way.
-type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
+pub(super) type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
 
 /// A kernel's test: `matmul/q4_1` say.
-struct Twin {
-    kernel: &'static str,
+pub(super) struct Twin {
+    pub(super) kernel: &'static str,
     /// Of what there are several, which: a weight format.
     variant: Option<WeightFormat>,
-    check: Check,
+    /// What is changed in the kernel, without changing what it computes.
+    pub(super) mutation: Option<Mutation>,
+    pub(super) check: Check,
 }
 
 fn twin(kernel: &'static str, check: impl Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync + 'static) -> Twin {
-    Twin { kernel, variant: None, check: Box::new(check) }
+    Twin { kernel, variant: None, mutation: None, check: Box::new(check) }
 }
 
-fn twins() -> Vec<Twin> {
+pub(super) fn twins() -> Vec<Twin> {
     let of_format = |kernel, check: fn(&Rig<'_>, WeightFormat) -> Result<(), Failure>| {
         WeightFormat::ALL.map(|format| Twin { variant: Some(format), ..twin(kernel, move |rig| check(rig, format)) })
     };
@@ -45,7 +48,10 @@ fn twins() -> Vec<Twin> {
     twins.extend(of_format("matvec_int8", matvec::check_int8).into_iter().filter(Twin::has_blocks));
     twins.push(twin("matvec_normed", matvec::check_normed));
     twins.push(twin("matvec_gated", matvec::check_gated));
-    twins.extend(of_format("matmul", linear::check_matmul));
+    twins.extend(of_format("matmul", matmul::check_matmul));
+    twins.extend(of_format("matmul_coop", matmul::check_coop));
+    twins.push(Twin { mutation: Some(matmul::QUADS), ..twin("matmul_coop_quads", matmul::check_quads) });
+    twins.push(twin("split_sum", matmul::check_split_sum));
     twins.push(twin("rope_append", rope_append::check));
     twins.push(twin("move_rows", move_rows::check));
     twins.push(twin("attention_vector", attention::check_vector));
@@ -82,6 +88,10 @@ pub(super) fn tests() -> Vec<SelfTest> {
         tests.push(test(format!("twin/{}", twin.name()), move |adapters| {
             let (mut checks, mut worst) = (0, [0.0f64; 2]);
             for rig in adapters.ways() {
+                let rig = match twin.mutation {
+                    Some(mutation) => rig.with_mutation(mutation),
+                    None => rig,
+                };
                 (twin.check)(&rig).map_err(|failure| format!("{}: {}", rig.name(), String::from(failure)))?;
                 checks += rig.checks();
                 worst = [0, 1].map(|index| worst[index].max(rig.worst()[index]));

@@ -1,18 +1,14 @@
 //! Twin tests of `matvec.wgsl` and `matvec_int8.wgsl`: every weight format, inputs as they are and normed, both epilogues.
 
-use super::linear::schedules;
+use super::linear::{schedules, wanted_gated};
 use crate::self_test::data::{Random, Stored, WeightRows, is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
-use raglan_shaders::gated_activation::{self, GatedActivationParams};
 use raglan_shaders::matvec::{self, MatvecParams};
 use raglan_shaders::rms_norm::{self, RmsNormParams};
-use raglan_shaders::{BLOCK, Kernel, Part, Schedule, Tolerance, Wanted, WeightFormat, accuracy, linear, matvec_int8};
+use raglan_shaders::{BLOCK, Kernel, Part, Schedule, Tolerance, Wanted, WeightFormat, linear, matvec_int8};
 
 /// What no lane may write over, in f16 too.
 const UNTOUCHED: f32 = 1234.0;
-
-/// A bound on the slope of either activation: SiLU's is 1.0998 at most, that of GELU's tanh form 1.1290.
-const STEEPEST: f64 = 1.13;
 
 const EPS: f32 = 1e-5;
 
@@ -239,23 +235,4 @@ fn wanted_sums(input: &Input, weight: &WeightRows, biases: &[f64], before: &[f64
     let scale =
         plus(linear::twin(&absolute(&input.values), &weight.magnitudes, &absolute(biases), inner), &absolute(before));
     Wanted { values, scale, inherited: linear::twin(&input.ties, &sizes, &[], inner) }
-}
-
-/// activation(gate) · up of columns in turn, with the errors that gate and up may bring.
-fn wanted_gated(sums: &Wanted, tolerance: Tolerance, activation: u32) -> Wanted {
-    let params = GatedActivationParams { activation, ..GatedActivationParams::default() };
-    let allowed = tolerance.allowed(sums);
-    let mut want = Wanted::default();
-    for (pair, errors) in sums.values.chunks_exact(2).zip(allowed.chunks_exact(2)) {
-        let ([gate, up], [gate_error, up_error]) = ([pair[0], pair[1]], [errors[0], errors[1]]);
-        let activated = gated_activation::twin(&params, gate, 1.0);
-        let built_in = match activation {
-            0 => activated.abs() * accuracy::exp(gate),
-            _ => 0.5 * gate.abs() * accuracy::TANH,
-        };
-        want.values.push(activated * up);
-        want.scale.push((activated * up).abs());
-        want.inherited.push(activated.abs() * up_error + (STEEPEST * gate_error + built_in) * (up.abs() + up_error));
-    }
-    want
 }
