@@ -42,8 +42,10 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
     }
     var sums: array<array<f32, TILE_N>, TILE_M>;
     var squares: array<f32, TILE_M>;
-    for (var first = reduce.lane; first < units; first += LANES * UNROLL) {
-        // Past a row's end its last unit comes again, and past the last row that row: neither counts.
+    for (var step = 0u; step < units; step += LANES * UNROLL) {
+        let first = step + reduce.lane;
+        // Past a row's end its last unit comes again and does not count; past the last row that row, which is not stored. No lane
+        // leaves the others for that.
         var words: array<array<WeightUnit, TILE_N>, UNROLL>;
         for (var u = 0u; u < UNROLL; u++) {
             for (var n = 0u; n < TILE_N; n++) {
@@ -51,43 +53,46 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
             }
         }
         for (var u = 0u; u < UNROLL; u++) {
-            let unit = first + u * LANES;
-            if unit < units {
-                for (var g = 0u; g < WEIGHT_GROUPS; g++) {
-                    let first_quad = weight_group_quad(unit, g);
-                    var partial: array<array<f32, TILE_N>, TILE_M>;
-                    var totals: array<f32, TILE_M>; // of x, for what a format adds to every value
-                    for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
-                        let gain = input_gain(first_quad + i);
-                        var values: array<vec4<f32>, TILE_M>;
-                        for (var m = 0u; m < TILE_M; m++) {
-                            values[m] = input_load(rows[m], first_quad + i);
-                            if INPUT_NORMED == 1u {
-                                squares[m] = add_products(squares[m], values[m], values[m]);
-                                values[m] *= gain;
-                            }
-                            if WEIGHT_TERMS == 2u {
-                                totals[m] = add_products(totals[m], values[m], vec4<f32>(1.0));
-                            }
+            let unit = min(first + u * LANES, units - 1u);
+            let counts = first + u * LANES < units;
+            for (var g = 0u; g < WEIGHT_GROUPS; g++) {
+                let first_quad = weight_group_quad(unit, g);
+                var partial: array<array<f32, TILE_N>, TILE_M>;
+                var totals: array<f32, TILE_M>; // of x, for what a format adds to every value
+                var square: array<f32, TILE_M>;
+                for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
+                    let gain = input_gain(first_quad + i);
+                    var values: array<vec4<f32>, TILE_M>;
+                    for (var m = 0u; m < TILE_M; m++) {
+                        values[m] = input_load(rows[m], first_quad + i);
+                        if INPUT_NORMED == 1u {
+                            square[m] = add_products(square[m], values[m], values[m]);
+                            values[m] *= gain;
                         }
-                        for (var n = 0u; n < TILE_N; n++) {
-                            let weights = weight_floats(words[u][n], unit, g, i);
-                            for (var m = 0u; m < TILE_M; m++) {
-                                partial[m][n] = add_products(partial[m][n], values[m], weights);
-                            }
+                        if WEIGHT_TERMS == 2u {
+                            totals[m] = add_products(totals[m], values[m], vec4<f32>(1.0));
                         }
                     }
                     for (var n = 0u; n < TILE_N; n++) {
-                        let scale = weight_scale(words[u][n], unit, g);
+                        let weights = weight_floats(words[u][n], unit, g, i);
                         for (var m = 0u; m < TILE_M; m++) {
-                            if WEIGHT_TERMS > 0u {
-                                partial[m][n] *= scale.x;
-                            }
-                            if WEIGHT_TERMS == 2u {
-                                partial[m][n] += scale.y * totals[m];
-                            }
-                            sums[m][n] += partial[m][n];
+                            partial[m][n] = add_products(partial[m][n], values[m], weights);
                         }
+                    }
+                }
+                for (var m = 0u; m < TILE_M; m++) {
+                    squares[m] += select(0.0, square[m], counts);
+                }
+                for (var n = 0u; n < TILE_N; n++) {
+                    let scale = weight_scale(words[u][n], unit, g);
+                    for (var m = 0u; m < TILE_M; m++) {
+                        if WEIGHT_TERMS > 0u {
+                            partial[m][n] *= scale.x;
+                        }
+                        if WEIGHT_TERMS == 2u {
+                            partial[m][n] += scale.y * totals[m];
+                        }
+                        sums[m][n] += select(0.0, partial[m][n], counts);
                     }
                 }
             }

@@ -181,19 +181,23 @@ struct Counted {
 }
 
 impl Counted {
-    /// Whether an array of the function, or a value, is indexed with the variable, and the copies are not too many.
+    /// Whether an array of the function, or a value, is indexed with the variable, here or in a function that is given it, and
+    /// the copies are not too many.
     fn pays(&self, function: &Function, body: &Block) -> bool {
         let mut emitted = 0;
         let mut indexes = false;
-        visit(body, &mut |statement| {
-            if let Statement::Emit(range) = statement {
+        let is_from_it = |handle: Handle<Expression>| depends(function, handle, self.variable);
+        visit(body, &mut |statement| match statement {
+            Statement::Emit(range) => {
                 for handle in range.clone() {
                     emitted += 1;
                     if let Expression::Access { base, index } = function.expressions[handle] {
-                        indexes |= !is_memory(function, base) && depends(function, index, self.variable);
+                        indexes |= !is_memory(function, base) && is_from_it(index);
                     }
                 }
             }
+            Statement::Call { arguments, .. } => indexes |= arguments.iter().any(|argument| is_from_it(*argument)),
+            _ => {}
         });
         let copies = self.values.len() * emitted;
         indexes && self.values.len() <= MOST_TURNS && function.expressions.len() + copies <= MOST_EXPRESSIONS
