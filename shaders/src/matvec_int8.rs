@@ -15,7 +15,7 @@ pub static KERNEL: Kernel = Kernel {
     structs: &[],
     tunables: TUNABLES,
     dims: &["rows", "cols", "inner"],
-    legal: |limits, shape, schedule| legal(limits, shape, schedule, 64),
+    legal: |limits, shape, schedule| legal(limits, shape, schedule, 32),
 };
 
 /// The CPU twin of what becomes of a row of x: every `group` neighbouring values are rounded to whole 127ths of the largest.

@@ -13,7 +13,7 @@ use naga::{
 /// Turns of a loop that is unrolled, at most.
 const MOST_TURNS: usize = 128;
 /// Expressions of a function after its loops were unrolled, at most: a larger one stays as it is from there on.
-const MOST_EXPRESSIONS: usize = 60_000;
+const MOST_EXPRESSIONS: usize = 12_000;
 
 /// Unrolls the loops of every function. Returns how many.
 pub fn unroll(module: &mut Module) -> usize {

@@ -196,7 +196,7 @@ impl Planner {
         let lanes = units.next_power_of_two().clamp(32, widest);
         let tile_m = (rows as u32).next_power_of_two();
         let (tile_n, unroll) = match format {
-            _ if is_int8 => (8, 1),
+            _ if is_int8 => (if tile_m == 8 { 4 } else { 8 }, 1),
             Q4_0 | Q4_1 | Q4K if cols >= 4096 => (8, 1),
             Q5K | Q6K => (4, 1),
             _ if tile_m <= 2 && units >= 2 * lanes => (4, 2),

@@ -501,11 +501,11 @@ pub(super) const ALL: &[Mutant] = &[
     mutant("measure_copy", "measure_copy", "one_store_left_out", "out[quad + 3u * LANES] = d;", ""),
     mutant("measure_multiply", "measure_multiply", "one_chain_left_out", "h = fma(h, factor, one);", ""),
     mutant("measure_dot", "measure_dot", "one_chain_left_out", "g = turn(g);", ""),
-    mutant(
+    coop(mutant(
         "measure_matrix",
         "measure_matrix",
         "another_factor",
         "coopMultiplyAdd(a1, b1, c7)",
         "coopMultiplyAdd(a1, b0, c7)",
-    ),
+    )),
 ];
