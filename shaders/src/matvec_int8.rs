@@ -15,7 +15,11 @@ pub static KERNEL: Kernel = Kernel {
     structs: &[],
     tunables: TUNABLES,
     dims: &["rows", "cols", "inner"],
-    legal: |limits, shape, schedule| legal(limits, shape, schedule, 32),
+    legal: |limits, shape, schedule| {
+        let [_, tile_m, tile_n, unroll] = schedule.values[..] else { return false };
+        // Every unit in flight is code of its own for each sum, whose quants differ by group.
+        legal(limits, shape, schedule, 32) && tile_m * tile_n * unroll <= 32
+    },
 };
 
 /// The CPU twin of what becomes of a row of x: every `group` neighbouring values are rounded to whole 127ths of the largest.
