@@ -1,6 +1,7 @@
 //! `tools/gpu-record` with the program itself on this adapter: what `bench` prints is what the report reads.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+#[allow(dead_code, reason = "this test starts the program through another")]
 mod cli_support;
 
 use cli_support::{folder, has_adapter};

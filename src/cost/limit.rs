@@ -116,11 +116,11 @@ mod tests {
         };
         let linear = |cols, inner| Work::linear([1, cols, inner], WeightFormat::F16, 2, 4);
         let layer = [
-            Work::rms_norm(1, 5120, true, 2),
+            Work::rms_norm(1, 5120, 2),
             linear(3 * 5120, 5120),
             Work::attention(&[item], &heads),
             linear(5120, 5120),
-            Work::rms_norm(1, 5120, true, 2),
+            Work::rms_norm(1, 5120, 2),
             linear(2 * 13_824, 5120),
             linear(5120, 13_824),
         ];
