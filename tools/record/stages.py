@@ -13,6 +13,9 @@ FULL = {
         "products": "--formats f16,q4_0 --rows 1,8,32,512 --depth 1024",
         "attention": "--formats f16 --rows 1,8 --depth 8192,32768,65536 --filter attention",
         "square": "--models llama-2-7b --formats f16 --rows 4096 --depth 0 --filter linear",
+        # What the driver's checks of buffer accesses cost, and what activations in 8 bits give.
+        "unchecked": "--models llama-2-13b --formats f16,q4_0 --rows 1,512 --depth 8192 --no-robust-access",
+        "int8": "--models llama-2-13b --formats q4_0 --rows 1,8 --depth 0 --filter linear --int8-activations",
     },
     "models": ["llama-2-7b", "llama-2-7b:q4_0", "llama-2-13b", "llama-3.1-8b", "llama-3.1-8b:q4_0", "qwen3-8b"],
     "model_options": "--prompt 512,2048 --gen 128 --batch 1,8,32",
@@ -34,6 +37,7 @@ SMALL = {
     "kernels": {
         "products": "--models tiny --formats f16,q4_0 --rows 1,32 --depth 256 --repetitions 3",
         "attention": "--models tiny --formats f16 --rows 1 --depth 1024,2048 --repetitions 3 --filter attention",
+        "unchecked": "--models tiny --formats f16,q4_0 --rows 1,32 --depth 256 --repetitions 3 --no-robust-access",
     },
     "models": ["tiny", "tiny:q4_0"],
     "model_options": "--prompt 128 --gen 8 --batch 1,4 --repetitions 3",
@@ -68,7 +72,7 @@ def stages(root, raglan, sizes, args):
         Step("self-test", ["{raglan}", "self-test", "--json"], 400),
     ]
     kernels = [
-        bench(name, f"kernels {options}", 220 if name == "products" else 110) for name, options in of["kernels"].items()
+        bench(name, f"kernels {options}", 190 if name == "products" else 65) for name, options in of["kernels"].items()
     ]
     models = [
         bench(f"model-{slug(model)}", f"--model synthetic:{model} {of['model_options']}", each)
