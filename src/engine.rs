@@ -19,7 +19,7 @@ use crate::batch::{Batch, StepLimits};
 use crate::cost::{AdapterClass, StepCost};
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
-use crate::gpu::{Gpu, StepRing, Submission, Uploader};
+use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
 use crate::kv_cache::KvCache;
 use crate::ops::{Kernels, Ops, Types};
 use crate::plan::{CHUNK, Numerics, Plan, Planner};
@@ -30,7 +30,6 @@ use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
-use raglan_shaders::Variant;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 

@@ -25,7 +25,7 @@ mod upload;
 pub use adapter::{AdapterSummary, FeaturesSummary, LimitsSummary};
 pub use buffer::{Buffer, BufferSlice};
 pub use memory::MemoryBudget;
-pub use raglan_shaders::Work;
+pub use raglan_shaders::{Variant, Work};
 pub use recorder::Recorder;
 pub use step_ring::{StepRing, Submission};
 pub use timer::{Timed, Timer};
@@ -33,7 +33,7 @@ pub use upload::Uploader;
 
 use crate::error::Error;
 use parking_lot::Mutex;
-use raglan_shaders::{AdapterLimits, Variant};
+use raglan_shaders::AdapterLimits;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -50,6 +50,9 @@ pub struct GpuOptions {
     /// Leave the driver's own checks of buffer accesses on, as wgpu does. Kernels stay within their buffers, which the tests show
     /// with checks of their own, so that these only cost time; without them a kernel that is wrong can lose the adapter.
     pub robust_access: bool,
+    /// Write loops over a lane's registers out in every kernel; `None` does so but for software adapters, which gain nothing and
+    /// compile longer.
+    pub unroll: Option<bool>,
     /// Use f16 where the adapter has it.
     pub allow_f16: bool,
     /// Use subgroup operations where the adapter has them.
@@ -70,6 +73,7 @@ impl Default for GpuOptions {
             adapter: None,
             runtime_checks: false,
             robust_access: true,
+            unroll: None,
             allow_f16: true,
             allow_subgroups: true,
             allow_coop: true,
@@ -209,7 +213,12 @@ impl Gpu {
         device.set_device_lost_callback(move |reason, message| sink.lose(format!("{reason:?} {message}")));
 
         let disk = options.cache_dir.as_deref().and_then(|dir| disk_cache::DiskCache::open(&device, handle, dir));
-        let pipelines = pipelines::Pipelines::new(options.runtime_checks, disk.as_ref().map(|disk| disk.cache.clone()));
+        let form = match options.unroll.unwrap_or(!summary.is_software()) {
+            _ if options.runtime_checks => pipelines::Form::Checked,
+            true => pipelines::Form::Unrolled,
+            false => pipelines::Form::Written,
+        };
+        let pipelines = pipelines::Pipelines::new(form, disk.as_ref().map(|disk| disk.cache.clone()));
         log::info!("{summary}, driver {} {}: {choice_reason}", summary.driver, summary.driver_info);
         Ok(Gpu(Arc::new(Inner {
             options: options.clone(),

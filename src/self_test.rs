@@ -74,7 +74,8 @@ impl Adapters {
     /// # Errors
     /// If it cannot be opened.
     pub fn open(options: &GpuOptions) -> Result<Adapters, crate::Error> {
-        let plain = Gpu::open(options)?;
+        // The tests with checks run kernels as they are written, the others as a GPU is given them.
+        let plain = Gpu::open(&GpuOptions { unroll: Some(true), ..options.clone() })?;
         let checked = Gpu::open(&GpuOptions { runtime_checks: true, ..options.clone() })?;
         let opened = [Opened::new(plain.clone(), false)?, Opened::new(checked.clone(), true)?];
         Ok(Adapters { plain, checked, opened })

@@ -26,8 +26,19 @@ pub(super) struct Pipeline {
 /// A compiler's refusal is kept like a pipeline: it would refuse again.
 type Compiled = Result<Arc<Pipeline>, String>;
 
+/// How kernels are given to the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As they are written, with checks of bounds and loops, and zeroed workgroup memory.
+    Checked,
+    /// As they are written.
+    Written,
+    /// With loops over a lane's registers written out.
+    Unrolled,
+}
+
 pub(super) struct Pipelines {
-    runtime_checks: bool,
+    form: Form,
     disk: Option<wgpu::PipelineCache>,
     layouts: Mutex<FxHashMap<LayoutKey, wgpu::BindGroupLayout>>,
     compiled: RwLock<FxHashMap<Variant, Compiled>>,
@@ -43,14 +54,8 @@ impl LayoutKey {
 }
 
 impl Pipelines {
-    pub(super) fn new(runtime_checks: bool, disk: Option<wgpu::PipelineCache>) -> Self {
-        Pipelines {
-            runtime_checks,
-            disk,
-            layouts: Mutex::default(),
-            compiled: RwLock::default(),
-            count: AtomicU32::new(0),
-        }
+    pub(super) fn new(form: Form, disk: Option<wgpu::PipelineCache>) -> Self {
+        Pipelines { form, disk, layouts: Mutex::default(), compiled: RwLock::default(), count: AtomicU32::new(0) }
     }
 
     /// The pipeline of `variant`, compiled now if it was not yet.
@@ -101,7 +106,7 @@ impl Pipelines {
                 entry_point: Some(kernel.name),
                 compilation_options: wgpu::PipelineCompilationOptions {
                     constants: &[],
-                    zero_initialize_workgroup_memory: self.runtime_checks,
+                    zero_initialize_workgroup_memory: self.form == Form::Checked,
                 },
                 cache: self.disk.as_ref(),
             });
@@ -118,16 +123,16 @@ impl Pipelines {
 
     fn module(&self, device: &wgpu::Device, variant: &Variant) -> wgpu::ShaderModule {
         let label = Some(variant.kernel.name);
-        if self.runtime_checks {
-            let source = wgpu::ShaderSource::Wgsl(link(variant).into());
-            return device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
-        }
         // What does not parse goes on as text, whose errors name lines.
-        let source = match module(variant) {
+        let unrolled = if self.form == Form::Unrolled { module(variant) } else { None };
+        let source = match unrolled {
             Some(module) => wgpu::ShaderSource::Naga(Cow::Owned(module)),
             None => wgpu::ShaderSource::Wgsl(link(variant).into()),
         };
         let descriptor = wgpu::ShaderModuleDescriptor { label, source };
+        if self.form == Form::Checked {
+            return device.create_shader_module(descriptor);
+        }
         // SAFETY: the source is a kernel of this program linked with parts of this program, never a user's text. Their
         // tests run with checks on and off and compare both with the CPU twins, over lengths at and around every tile,
         // so indices are in range and loops end for parameters that the kernels' host halves let through.
