@@ -47,8 +47,9 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// Bounds checks, loop bounds and zeroed workgroup memory in every kernel: slow, for tests.
     pub runtime_checks: bool,
-    /// Leave the driver's own checks of buffer accesses on, as wgpu does. Kernels stay within their buffers, which the tests show
-    /// with checks of their own, so that these only cost time; without them a kernel that is wrong can lose the adapter.
+    /// Leave the driver's own checks of buffer accesses on, as wgpu does. Kernels clamp what they read to their buffers; that a
+    /// value read from beyond is never used the tests show, that none is read they cannot. Without the driver's checks a kernel
+    /// that is wrong there can lose the adapter.
     pub robust_access: bool,
     /// Write loops over a lane's registers out in every kernel; `None` does so but for software adapters, which gain nothing and
     /// compile longer.

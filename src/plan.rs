@@ -219,7 +219,13 @@ impl Planner {
 
     /// The same, for such inputs of products instead of f32.
     pub fn with_inputs(self, act: Part) -> Self {
-        Planner { act, ..self }
+        let mut planner = Planner { act, ..self };
+        if act != Part::ActF16 {
+            // Cooperative matrices take f16 alone.
+            let adapter = AdapterLimits { coop_side: 0, ..planner.adapter.clone() };
+            planner.tiles = schedules::tile_forms(&planner.shape, planner.class, &adapter);
+        }
+        planner
     }
 
     /// The same, with x in 8 bits where a few rows meet weights in blocks.

@@ -81,9 +81,11 @@ fn put(stage: ptr<function, Stage>, buffer: u32, lane: u32) {
     }
     for (var i = 0u; i < LANE_BLOCKS; i++) {
         let at = lane + i * LANES;
-        for (var quad = 0u; quad < 8u && at < GROUP_N * BLOCKS; quad++) {
-            let to = (buffer * GROUP_N + at / BLOCKS) * STRIDE + at % BLOCKS * 8u + quad;
-            staged_weight[to] = (*stage).weight[i].quads[quad];
+        if at < GROUP_N * BLOCKS {
+            for (var quad = 0u; quad < 8u; quad++) {
+                let to = (buffer * GROUP_N + at / BLOCKS) * STRIDE + at % BLOCKS * 8u + quad;
+                staged_weight[to] = (*stage).weight[i].quads[quad];
+            }
         }
     }
 }

@@ -81,15 +81,19 @@ fn put(stage: ptr<function, Stage>, buffer: u32, lane: u32) {
     for (var i = 0u; i < LANE_QUADS; i++) {
         let at = lane + i * LANES;
         let to = (buffer * GROUP_M + at / QUADS) * STRIDE + at % QUADS * 4u;
-        for (var first = 0u; first < 4u && at < GROUP_M * QUADS; first += COOP_WORD) {
-            staged_x[(to + first) / COOP_WORD] = coop_word_of((*stage).x[i], first);
+        if at < GROUP_M * QUADS {
+            for (var first = 0u; first < 4u; first += COOP_WORD) {
+                staged_x[(to + first) / COOP_WORD] = coop_word_of((*stage).x[i], first);
+            }
         }
     }
     for (var i = 0u; i < LANE_BLOCKS; i++) {
         let at = lane + i * LANES;
         let to = (buffer * GROUP_N + at / BLOCKS) * STRIDE + at % BLOCKS * 32u;
-        for (var first = 0u; first < 32u && at < GROUP_N * BLOCKS; first += COOP_WORD) {
-            staged_weight[(to + first) / COOP_WORD] = coop_word_of((*stage).weight[i][first / 4u], first % 4u);
+        if at < GROUP_N * BLOCKS {
+            for (var first = 0u; first < 32u; first += COOP_WORD) {
+                staged_weight[(to + first) / COOP_WORD] = coop_word_of((*stage).weight[i][first / 4u], first % 4u);
+            }
         }
     }
 }

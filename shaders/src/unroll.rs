@@ -6,14 +6,14 @@
 
 use naga::compact::{KeepUnused, compact};
 use naga::{
-    Arena, BinaryOperator, Block, Expression, FastHashMap, Function, Handle, Literal, LocalVariable, Module, Range,
-    Span, Statement,
+    Arena, BinaryOperator, Block, Expression, FastHashMap, Function, Handle, Literal, LocalVariable, MathFunction,
+    Module, Range, Span, Statement,
 };
 
 /// Turns of a loop that is unrolled, at most.
 const MOST_TURNS: usize = 128;
 /// Expressions of a function after its loops were unrolled, at most: a larger one stays as it is from there on.
-const MOST_EXPRESSIONS: usize = 12_000;
+const MOST_EXPRESSIONS: usize = 24_000;
 
 /// Unrolls the loops of every function. Returns how many.
 pub fn unroll(module: &mut Module) -> usize {
@@ -50,7 +50,7 @@ fn unroll_function(function: &mut Function) -> usize {
             *stores.entry(variable).or_default() += 1;
         }
     });
-    let mut unroller = Unroller { function, stores, count: 0 };
+    let mut unroller = Unroller { function, stores, loops: 0, count: 0 };
     let body = unroller.block(body);
     let count = unroller.count;
     function.body = body;
@@ -63,14 +63,16 @@ fn unroll_function(function: &mut Function) -> usize {
 
 struct Unroller<'a> {
     function: &'a mut Function,
-    /// How often each variable is set, or its address given away.
+    /// How often each variable is set, or its address given away, in the function as it was written.
     stores: FastHashMap<Handle<LocalVariable>, usize>,
+    /// Loops around what is looked at.
+    loops: usize,
     /// Loops unrolled.
     count: usize,
 }
 
 impl Unroller<'_> {
-    /// Inner loops first, so that they are copied unrolled.
+    /// Inner loops first, so that they are copied unrolled, and again in every copy, where their bounds may have become known.
     fn block(&mut self, block: Block) -> Block {
         let mut out = Block::new();
         for (statement, span) in statements(block) {
@@ -86,7 +88,9 @@ impl Unroller<'_> {
                     Statement::Switch { selector, cases }
                 }
                 Statement::Loop { body, continuing, break_if } => {
+                    self.loops += 1;
                     let body = self.block(body);
+                    self.loops -= 1;
                     match self.counted(&out, &body, &continuing, break_if) {
                         Some(counted) if counted.pays(self.function, &body) => {
                             self.write_out(counted, &body, span, &mut out);
@@ -105,7 +109,8 @@ impl Unroller<'_> {
     fn write_out(&mut self, counted: Counted, body: &Block, span: Span, out: &mut Block) {
         self.count += 1;
         for value in counted.values {
-            out.push(Statement::Block(copy(self.function, body, counted.variable, value)), span);
+            let turn = copy(self.function, body, counted.variable, value);
+            out.push(Statement::Block(self.block(turn)), span);
         }
         // The variable may be read behind the loop.
         let end = Expression::Literal(Literal::U32(counted.end));
@@ -146,16 +151,17 @@ impl Unroller<'_> {
         if break_if.is_some() || !adds || !is_step_alone || leaves(body, 0) > 1 {
             return None;
         }
-        // Besides the step only what comes before the loop may set the variable.
-        let set = before.iter().rev().find(|statement| !matches!(statement, Statement::Emit(_)));
-        let (start, stores) = match set {
-            Some(Statement::Store { pointer, value }) if local(function, *pointer) == Some(variable) => (*value, 2),
-            // A variable that is declared outside of any loop with a known value has it from the start.
-            _ => (function.local_variables[variable].init?, 1),
-        };
-        if self.stores.get(&variable) != Some(&stores) {
+        // Only the step may set the variable from its start on.
+        if sets(function, body, variable) {
             return None;
         }
+        let set = before.iter().rev().find(|statement| !matches!(statement, Statement::Emit(_)));
+        let start = match set {
+            Some(Statement::Store { pointer, value }) if local(function, *pointer) == Some(variable) => *value,
+            // A variable that is declared outside of any loop with a known value, and that nothing but the step sets.
+            _ if self.loops == 0 && self.stores.get(&variable) == Some(&1) => function.local_variables[variable].init?,
+            _ => return None,
+        };
         let start = known(start)?;
         let values: Vec<u32> = (start..end).step_by(step as usize).take(MOST_TURNS + 1).collect();
         let end = values.last().map_or(start, |last| last.saturating_add(step));
@@ -200,7 +206,8 @@ impl Counted {
             _ => {}
         });
         let copies = self.values.len() * emitted;
-        indexes && self.values.len() <= MOST_TURNS && function.expressions.len() + copies <= MOST_EXPRESSIONS
+        let is_small = self.values.len() <= 1 || function.expressions.len() + copies <= MOST_EXPRESSIONS;
+        indexes && self.values.len() <= MOST_TURNS && is_small
     }
 }
 
@@ -254,6 +261,18 @@ fn leaves(block: &Block, switches: usize) -> usize {
         _ => 0,
     };
     block.iter().map(of).sum()
+}
+
+/// Whether a block sets the variable, or gives its address away.
+fn sets(function: &Function, block: &Block, variable: Handle<LocalVariable>) -> bool {
+    let mut found = false;
+    let is_it = |handle: &Handle<Expression>| local(function, *handle) == Some(variable);
+    visit(block, &mut |statement| match statement {
+        Statement::Store { pointer, .. } => found |= is_it(pointer),
+        Statement::Call { arguments, .. } => found |= arguments.iter().any(is_it),
+        _ => {}
+    });
+    found
 }
 
 /// Whether an access goes to storage or workgroup memory.
@@ -441,9 +460,16 @@ impl Copier<'_> {
             E::Unary { expr, .. } | E::As { expr, .. } => each(&mut [expr]),
             E::Select { condition, accept, reject } => each(&mut [condition, accept, reject]),
             E::Relational { argument, .. } => each(&mut [argument]),
-            E::Math { arg, arg1, arg2, arg3, .. } => {
+            E::Math { fun, arg, arg1, arg2, arg3 } => {
                 each(&mut [arg]);
-                [arg1, arg2, arg3].into_iter().flatten().for_each(|arg| self.replace(arg));
+                [&mut *arg1, arg2, arg3].into_iter().flatten().for_each(|arg| self.replace(arg));
+                let known = |handle: Handle<Expression>| match self.expressions[handle] {
+                    E::Literal(Literal::U32(value)) => Some(value),
+                    _ => None,
+                };
+                if let (MathFunction::Min, Some(left), Some(right)) = (*fun, known(*arg), arg1.and_then(known)) {
+                    return E::Literal(Literal::U32(left.min(right)));
+                }
             }
             E::ArrayLength(array) => each(&mut [array]),
             E::CooperativeLoad { data, .. } => each(&mut [&mut data.pointer, &mut data.stride]),

@@ -33,6 +33,10 @@ fn loops_over_arrays_of_the_function_are_written_out_with_all_that_is_in_them() 
         ("for (var i = 1u; i < N * 2u; i += 3u) { sums[i / 2u] += f32(i); }", (1, 0)),
         ("for (var i = 0u; i < N; i++) { for (var j = 0u; j < 2u; j++) { sums[i] += out[i * 2u + j]; } }", (1, 4)),
         ("for (var i = 0u; i < N; i++) { for (var j = 0u; j < 2u; j++) { sums[(i + j) % N] += 1.0; } }", (2, 0)),
+        (
+            "for (var i = 0u; i < N; i += 3u) { for (var j = 0u; j < min(3u, N - i); j++) { sums[i + j] += 1.0; } }",
+            (3, 0),
+        ),
         ("for (var s = lane; s < 100u; s += 8u) { for (var i = 0u; i < N; i++) { sums[i] += out[s + i]; } }", (1, 1)),
         ("for (var i = 0u; i < N; i++) { if lane == i { sums[i] = one(&sums, i); } else { return; } }", (1, 0)),
         (

@@ -44,6 +44,9 @@ pub(super) fn step_limits(
     }
 }
 
+/// What a discrete GPU keeps free at most; the cache is made smaller where that is too little.
+const RESERVE_BYTES: u64 = 1 << 30;
+
 /// The default context where the adapter does not tell its memory.
 const UNKNOWN_MEMORY_CONTEXT: usize = 8192;
 
@@ -79,8 +82,10 @@ impl CacheRoom<'_> {
     fn longest_context(&self, gpu: &Gpu, weight_bytes: u64, kv_bytes: Option<u64>) -> usize {
         let binding = gpu.limits().max_binding_bytes;
         let memory = gpu.summary().memory.as_ref().map_or(u64::MAX, |memory| memory.available_bytes());
-        // A tenth stays for a step's scratch memory and for others.
-        let room = (memory / 10 * 9).saturating_sub(weight_bytes).min(kv_bytes.unwrap_or(u64::MAX));
+        // What stays for a step's scratch memory and the driver; memory that others use too is left a tenth, however large.
+        let is_its_own = gpu.summary().device_type == "discrete";
+        let rest = if is_its_own { (memory / 10).min(RESERVE_BYTES) } else { memory / 10 };
+        let room = (memory - rest).saturating_sub(weight_bytes).min(kv_bytes.unwrap_or(u64::MAX));
         let fits = |quanta: usize| {
             let slots = self.slots(quanta * self.quantum);
             let largest = slots.iter().max().copied().unwrap_or(0) as u64 * self.shape.arena_slot_bytes();
