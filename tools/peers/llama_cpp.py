@@ -73,13 +73,20 @@ def fill(context, ids, sequence, clock, start=0):
 
 
 def bench(args, model, rows, clock):
-    """The depth curve in one cache that is filled once, then a ragged batch."""
+    """The depth curve in one cache that is filled once, then a ragged batch. Depths that do not fit are failures."""
     rng = random.Random(1)
     any_ids = lambda count: [rng.randrange(model.vocab_size) for _ in range(count)]
     depths = sorted(common.numbers(args.depth))
-    longest = depths[-1] + args.gen + 1
-    rows.begin("a context", n_ctx=longest)
-    context = Context(model, longest, args.chunk)
+    context = None
+    while context is None:
+        longest = depths[-1] + args.gen + 1
+        rows.begin("a context", n_ctx=longest)
+        try:
+            context = Context(model, longest, args.chunk)
+        except Failed as error:
+            if len(depths) == 1:
+                raise
+            rows.failure("a context", error, n_ctx=longest, depth=depths.pop())
     context.decode([(1, 0, 0)])  # compiles what a token needs
     fill(context, any_ids(min(context.chunk, depths[-1])), 0, clock, 1)  # and what a prompt needs
     context.api.llama_memory_clear(context.memory, True)

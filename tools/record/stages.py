@@ -6,8 +6,9 @@ import shutil
 
 from run import Stage, Step
 
-# What a run of one size measures. The last depths are apart, since some of them may not fit: one that does not has a
-# row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
+# What a run of one size measures. On an 80 GB card the cache of Llama-2-13B at f16 holds 60 to 72 thousand tokens, so
+# what may not fit is apart from what does: the last depths, in two lists, the second prompt, and a ragged batch of 48K
+# tokens at most. A depth that does not fit has a row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
 FULL = {
     "kernels": {
         "products": "--formats f16,q4_0 --rows 1,8,32,512 --depth 1024",
@@ -20,15 +21,15 @@ FULL = {
     "models": ["llama-2-7b", "llama-2-7b:q4_0", "llama-2-13b", "llama-3.1-8b", "llama-3.1-8b:q4_0", "qwen3-8b"],
     "model_options": "--prompt 512,2048 --gen 128 --batch 1,8,32",
     "deep": "llama-2-13b",
-    "depths": "1024,2048,4096,8192,16384,32768,49152,65536",
-    "last_depths": "66560,67584,68608,69632,70656,71680",
+    "depths": "1024,2048,4096,8192,16384,32768,49152",
+    "last_depths": ["53248,57344,59392,61440", "63488,65536,67584,69632,71680"],
     "deep_gen": "32",
     "ragged": {
-        "llama-2-13b": "512,1024x4,2048x4,4096x3,32768",
+        "llama-2-13b": "512,1024x4,2048x4,4096x2,24576",
         "llama-3.1-8b": "512x8,2048x8,4096x8,8192x6,32768x2",
     },
     "ragged_gen": "64",
-    "prefill": "70000",
+    "prefill": ["70000", "57344"],
     "peer_depths": "1024,4096,16384,32768,65536",
     "longest": "81920",
     "peer_chunk": "2048",
@@ -43,11 +44,11 @@ SMALL = {
     "model_options": "--prompt 128 --gen 8 --batch 1,4 --repetitions 3",
     "deep": "tiny",
     "depths": "128,256,512,1024,2048",
-    "last_depths": "3072,4000",
+    "last_depths": ["3072", "4000"],
     "deep_gen": "8",
     "ragged": {"tiny": "64,128,256x2,1024"},
     "ragged_gen": "8",
-    "prefill": "2048",
+    "prefill": ["2048", "512"],
     "peer_depths": "128,512,1024",
     "longest": "1048576",
     "peer_chunk": "512",
@@ -79,23 +80,28 @@ def stages(root, raglan, sizes, args):
         for model in of["models"]
     ]
     depth = [
-        curve("curve", deep, depths, 200),
-        curve("longest", deep, of["last_depths"], 120),
-        curve("curve-q4", f"{deep}:q4_0", depths, 120),
+        curve("curve", deep, depths, 180),
+        curve("longer", deep, f"{of['last_depths'][0]} --repetitions 3", 90),
+        curve("longest", deep, f"{of['last_depths'][1]} --repetitions 3", 90),
+        curve("curve-q4", f"{deep}:q4_0", depths, 85),
     ]
     options = f"--prompt 0 --gen {of['ragged_gen']} --ragged"
     ragged = [
         bench(f"ragged-{slug(model)}", f"--model synthetic:{model} {options} {lengths}", 200)
         for model, lengths in of["ragged"].items()
     ]
-    read = f"--model synthetic:{deep} --prompt {of['prefill']} --gen 0 --repetitions 1"
+    read = f"--model synthetic:{deep} --gen 0 --repetitions 1 --prompt"
+    prefill = [
+        bench(name, f"{read} {tokens}", seconds)
+        for name, tokens, seconds in zip(("prefill", "prefill-shorter"), of["prefill"], (300, 440))
+    ]
     return [
         Stage("self-test", facts),
         Stage("kernels", kernels),
         Stage("models", models),
         Stage("depth", depth),
         Stage("ragged", ragged),
-        Stage("prefill", [bench("prefill", read, 440)]),
+        Stage("prefill", prefill),
         Stage("peer-llama", llama(root, raglan, of, args)),
         Stage("peer-torch", torch(root, of, args)),
     ]
