@@ -194,7 +194,9 @@ def page(record, plots):
             "",
         )
     ]
-    for head, rows in figures.beside(results(record)):
+    against = figures.compared(results(record))
+    settings = [(["setting", "kernel", "µs", "µs as used", "time over that"], against)] if against else []
+    for head, rows in settings + figures.beside(results(record)):
         out += (
             ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
             + ["| " + " | ".join(row) + " |" for row in rows]
