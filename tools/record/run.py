@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 import time
 
-from machine import parse
+from machine import identity, parse
 
 WORDS = 6000  # characters kept of what a failed command said
 ARCHIVE_BYTES = 16 << 20  # an archive at most
@@ -59,11 +59,7 @@ def run(stages, raglan, args):
 def run_stage(stage, raglan, args, seconds):
     """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps not done."""
     archive = os.path.join(args.out, f"{stage.name}.tar.gz")
-    earlier = {} if args.force else first_archive([args.out, *args.earlier], stage.name)
-    facts = parse(earlier.get("stage.json", b"").decode("utf-8", "replace"))
-    if facts.get("sha256") != raglan.sha256:
-        earlier, facts = {}, {}
-    done = {step["name"]: step for step in facts.get("steps", []) if step.get("ended") == 0}
+    done = {} if args.force else done_before([args.out, *args.earlier], stage.name, raglan.identity)
     record = {
         "stage": stage.name,
         "date": time.strftime("%Y-%m-%d"),
@@ -74,11 +70,11 @@ def run_stage(stage, raglan, args, seconds):
     }
     files, began = {}, time.monotonic()
     for step in stage.steps:
-        kept = done.get(step.name)
-        if kept and kept["command"] == step.shown():
+        kept, made = done.get((step.name, step.shown()), (None, {}))
+        if kept:
             print(f"gpu-record: {stage.name}/{step.name}: done before", flush=True)
             record["steps"].append(kept)
-            files.update({name: data for name, data in earlier.items() if name.startswith(step.name + ".")})
+            files.update(made)
         else:
             grace = min(GRACE_SECONDS, seconds / 10)
             limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
@@ -165,13 +161,20 @@ def end_of(path):
         return file.read()
 
 
-def first_archive(folders, stage):
-    """The files of the stage's archive in the first folder that has it."""
+def done_before(folders, stage, of):
+    """(name, command) of every step that is done in the stage's archives of that identity, to its row and files; of
+    one that is done in several folders, the first's."""
+    done = {}
     for folder in folders:
         path = os.path.join(folder, f"{stage}.tar.gz")
-        if os.path.isfile(path):
-            return read_archive(path)
-    return {}
+        files = read_archive(path) if os.path.isfile(path) else {}
+        facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
+        if facts and identity(facts.get("adapter"), facts.get("sha256")) == of:
+            for step in facts.get("steps", []):
+                made = {name: data for name, data in files.items() if name.startswith(step["name"] + ".")}
+                if step.get("ended") == 0:
+                    done.setdefault((step["name"], step["command"]), (step, made))
+    return done
 
 
 def read_archive(path):
