@@ -204,6 +204,7 @@ def page(record, plots):
         for step in stage["steps"]:
             command = cell(step["command"].replace("{seconds}", "…"))
             ended = {0: "done", "skipped": "skipped"}.get(step["ended"], f"**{step['ended']}**")
+            ended = "done, some rows failed" if step.get("some_failed") else ended
             out.append(f"| {stage['stage']} | `{command}` | {ended} | {step['seconds']:.0f} |")
     out.append("")
     if not record["software"]:

@@ -44,20 +44,26 @@ class Stage:
 
 
 def run(stages, raglan, args):
-    """Runs the stages; the exit code is 1 where any step failed."""
+    """Runs the stages; the exit code is 1 where any step broke. Rows without figures are told on standard error."""
     os.makedirs(args.out, exist_ok=True)
-    began, failed = time.monotonic(), []
+    began, broke, partly = time.monotonic(), [], []
     for stage in stages:
         left = args.total_seconds - (time.monotonic() - began)
         print(f"gpu-record: {stage.name}", flush=True)
-        failed += [f"{stage.name}/{name}" for name in run_stage(stage, raglan, args, min(args.stage_seconds, left))]
-    if failed:
-        print(f"gpu-record: not done: {', '.join(failed)}", flush=True)
-    return 1 if failed else 0
+        for step in run_stage(stage, raglan, args, min(args.stage_seconds, left)):
+            if step.get("some_failed"):
+                partly.append(f"{stage.name}/{step['name']}")
+            elif step["ended"] not in (0, "skipped"):
+                broke.append(f"{stage.name}/{step['name']}")
+    if partly:
+        print(f"gpu-record: done, but some rows failed: {', '.join(partly)}", file=sys.stderr, flush=True)
+    if broke:
+        print(f"gpu-record: not done: {', '.join(broke)}", flush=True)
+    return 1 if broke else 0
 
 
 def run_stage(stage, raglan, args, seconds):
-    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps not done."""
+    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps' rows."""
     archive = os.path.join(args.out, f"{stage.name}.tar.gz")
     done = {} if args.force else done_before([args.out, *args.earlier], stage.name, raglan.identity)
     record = {
@@ -83,12 +89,13 @@ def run_stage(stage, raglan, args, seconds):
                 if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
                 else unrun(step)
             )
-            how = "done" if row["ended"] == 0 else f"{row['ended']}: {row['words'].strip()[-400:]}"
+            ended = "done, but some rows failed" if row.get("some_failed") else row["ended"]
+            how = "done" if row["ended"] == 0 else f"{ended}: {row['words'].strip()[-400:]}"
             print(f"gpu-record: {stage.name}/{step.name}: {row['seconds']:.0f} s, {how}", flush=True)
             record["steps"].append(row)
             files.update(made)
         write_archive(archive, {"stage.json": json.dumps(record, indent=1).encode(), **files})
-    return [step["name"] for step in record["steps"] if step["ended"] != 0 and step["ended"] != "skipped"]
+    return record["steps"]
 
 
 def unrun(step):
@@ -124,6 +131,9 @@ def run_step(step, raglan, limit, grace):
             if os.path.isfile(path):
                 files[name] = end_of(path)
         said, logged = files.pop("stdout", b""), files.pop("stderr", b"")
+        # Every row was tried, and those that failed say why: to run it again would not change them.
+        if row["ended"] == 1 and parse(said.decode("utf-8", "replace")).get("rows"):
+            row["some_failed"] = True
         row["words"] = "" if row["ended"] == 0 else (logged or said).decode("utf-8", "replace")[-WORDS:]
         kept = {f"{step.name}.{name}": data for name, data in files.items()}
         kept[f"{step.name}.json" if said.lstrip().startswith(b"{") else f"{step.name}.txt"] = said
@@ -172,7 +182,7 @@ def done_before(folders, stage, of):
         if facts and identity(facts.get("adapter"), facts.get("sha256")) == of:
             for step in facts.get("steps", []):
                 made = {name: data for name, data in files.items() if name.startswith(step["name"] + ".")}
-                if step.get("ended") == 0:
+                if step.get("ended") == 0 or step.get("some_failed"):
                     done.setdefault((step["name"], step["command"]), (step, made))
     return done
 
