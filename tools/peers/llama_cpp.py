@@ -175,7 +175,7 @@ def longest(args, model, rows, clock):
             high = trial
             rows.failure("a context", error, n_ctx=trial)
         trial = (low + high) // 2
-    rows.row(longest_context=low, tried_up_to=args.up_to)
+    rows.row(longest_context=low, tried_up_to=args.up_to, ended_by="failure" if high <= args.up_to else "last asked")
 
 
 def main():

@@ -167,7 +167,7 @@ def wanted(results):
                 (
                     f"longest context of {result.get('peer')}, {plain(result.get('model'))}",
                     "–",
-                    f"{row['longest_context']:,} tokens",
+                    f"{row['longest_context']:,} tokens" + (f" (ended by: {row['ended_by']})" if "ended_by" in row else ""),
                 )
             )
     return out
