@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 CARRIED = 60  # MiB that the working tree and the binary may have together
+SAY_SECONDS = 30  # that a question to the binary may take
 
 
 class Raglan:
@@ -35,7 +36,10 @@ class Raglan:
     def say(self, *arguments):
         try:
             done = subprocess.run(
-                self.runner + [self.binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120
+                self.runner + [self.binary, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=SAY_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
