@@ -1,8 +1,10 @@
 """Runs the commands of stages within their limits, and keeps one archive a stage."""
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,10 +39,13 @@ class Step:
 
 
 class Stage:
-    """Steps that run one after another within one limit and leave one archive."""
+    """Steps that run one after another within one limit and leave one archive.
 
-    def __init__(self, name, steps):
-        self.name, self.steps = name, steps
+    `scratch`, where there is one, is a folder that is empty when the first begins and gone when the last has ended.
+    """
+
+    def __init__(self, name, steps, scratch=None):
+        self.name, self.steps, self.scratch = name, steps, scratch
 
 
 def run(stages, raglan, args):
@@ -50,7 +55,9 @@ def run(stages, raglan, args):
     for stage in stages:
         left = args.total_seconds - (time.monotonic() - began)
         print(f"gpu-record: {stage.name}", flush=True)
-        for step in run_stage(stage, raglan, args, min(args.stage_seconds, left)):
+        with scratch(stage.scratch):
+            steps = run_stage(stage, raglan, args, min(args.stage_seconds, left))
+        for step in steps:
             if step.get("some_failed"):
                 partly.append(f"{stage.name}/{step['name']}")
             elif step["ended"] not in (0, "skipped"):
@@ -60,6 +67,19 @@ def run(stages, raglan, args):
     if broke:
         print(f"gpu-record: not done: {', '.join(broke)}", flush=True)
     return 1 if broke else 0
+
+
+@contextlib.contextmanager
+def scratch(folder):
+    """An empty folder of that path while its body runs: what an earlier run left in it goes first."""
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    try:
+        yield
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_stage(stage, raglan, args, seconds):

@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import tempfile
 
 from run import Stage, Step
 
@@ -59,7 +60,7 @@ SMALL = {
 
 def stages(root, raglan, sizes, args):
     """Every stage; a step whose program is not at hand says what is missing."""
-    of = FULL if sizes == "full" else SMALL
+    of, weights = FULL if sizes == "full" else SMALL, scratch()
     deep, depths, each = of["deep"], of["depths"], 400 // len(of["models"])
 
     def bench(name, options, seconds):
@@ -104,13 +105,14 @@ def stages(root, raglan, sizes, args):
         Stage("depth", depth),
         Stage("ragged", ragged),
         Stage("prefill", prefill),
-        Stage("peer-llama", llama(root, raglan, of, args)),
+        Stage("peer-llama", llama(root, raglan, of, args, weights), weights),
         Stage("peer-torch", torch(root, of, args)),
     ]
 
 
-def llama(root, raglan, of, args):
-    """llama.cpp's curve, ragged batch and longest context, and its greedy tokens beside raglan's."""
+def llama(root, raglan, of, args, weights):
+    """llama.cpp's curve, ragged batch and longest context, and its greedy tokens beside raglan's. The files of
+    synthetic models are kept in the folder `weights` from step to step."""
     here = sorted(glob.glob(os.path.join(root, "target", "peers", "*linux-x64-vulkan*.tgz")))
     libraries = args.llama or (here[-1] if here else None)
     missing = None if libraries else "no libraries of llama.cpp were given by --llama (tools/peers/README.md)"
@@ -119,8 +121,8 @@ def llama(root, raglan, of, args):
     def peer(name, options, seconds):
         script = os.path.join(root, "tools", "peers", "llama_cpp.py")
         what, *more = options.split()
-        command = [args.python, script, what, "--libraries", path, "--max-seconds", "{seconds}"]
-        return Step(name, [*command, "--chunk", of["peer_chunk"], *scratch(), *more], seconds, missing)
+        command = [args.python, script, what, "--libraries", path, "--max-seconds", "{seconds}", "--keep"]
+        return Step(name, [*command, "--scratch", weights, "--chunk", of["peer_chunk"], *more], seconds, missing)
 
     model, lengths = list(of["ragged"].items())[-1]
     script = os.path.join(root, "tools", "peers", "compare_tokens.py")
@@ -130,8 +132,9 @@ def llama(root, raglan, of, args):
     no_model = None if args.model else "no GGUF file with a vocabulary was given by --model"
     return [
         peer("llama-curve", f"bench --model synthetic:{of['deep']} --depth {of['peer_depths']}", 190),
-        peer("llama-ragged", f"bench --model synthetic:{model} --depth 512 --ragged {lengths}", 140),
+        # Beside the curve: its model's file is there.
         peer("llama-longest", f"longest --model synthetic:{of['deep']} --up-to {of['longest']}", 110),
+        peer("llama-ragged", f"bench --model synthetic:{model} --depth 512 --ragged {lengths}", 140),
         Step("tokens", [*compare, "--max-seconds", "{seconds}", "--out", "tokens.json"], 400, missing or no_model),
     ]
 
@@ -150,9 +153,12 @@ def torch(root, of, args):
 
 
 def scratch():
-    """Memory for a peer's weights where there is room for a 13B model at f16; else the system's folder is taken."""
-    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 32 << 30
-    return ["--scratch", "/dev/shm"] if room else []
+    """The folder of a peer's weights: in memory where there is room for a 13B model at f16, else the system's."""
+    name = f"raglan-peers-{os.getuid()}"
+    memory = os.path.join("/dev/shm", name)
+    left_over = sum(os.path.getsize(path) for path in glob.glob(os.path.join(memory, "*")))
+    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free + left_over > 32 << 30
+    return memory if room else os.path.join(tempfile.gettempdir(), name)
 
 
 def slug(name):
