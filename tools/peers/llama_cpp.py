@@ -180,7 +180,7 @@ def longest(args, model, rows, clock):
 
 
 def synthetic(model, folder, clock):
-    """The path of a synthetic model's file in `folder`: one that is there already, else a new one in place of others."""
+    """The path of a synthetic model's file in `folder`: one that is there, else a new one in place of others."""
     path = os.path.join(folder, f"synthetic-{model.replace(':', '-')}.gguf")
     if not os.path.exists(path):
         for other in glob.glob(os.path.join(glob.escape(folder), "synthetic-*.gguf*")):

@@ -163,11 +163,12 @@ def wanted(results):
     out.append(("a prompt of 70K tokens, Llama-2-13B f16, no watchdog reset", "read", met))
     for result, row in rows_of(results, "peer-llama", "peer-torch"):
         if row.get("longest_context") is not None:
+            ended = f" (ended by: {row['ended_by']})" if "ended_by" in row else ""
             out.append(
                 (
                     f"longest context of {result.get('peer')}, {plain(result.get('model'))}",
                     "–",
-                    f"{row['longest_context']:,} tokens" + (f" (ended by: {row['ended_by']})" if "ended_by" in row else ""),
+                    f"{row['longest_context']:,} tokens{ended}",
                 )
             )
     return out

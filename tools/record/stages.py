@@ -9,7 +9,8 @@ from run import Stage, Step
 
 # What a run of one size measures. On an 80 GB card the cache of Llama-2-13B at f16 holds 60 to 72 thousand tokens, so
 # what may not fit is apart from what does: the last depths, in two lists, the second prompt, and a ragged batch of 48K
-# tokens at most. A depth that does not fit has a row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
+# tokens at most. A depth that does not fit has a row that says for how much there is room. `square` is the product of
+# 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
 FULL = {
     "kernels": {
         "products": "--formats f16,q4_0 --rows 1,8,32,512 --depth 1024",

@@ -9,8 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Answers as raglan does, tells `calls` what it was asked, fails at `kernels` while `broken` is there, fails some rows of a
-/// model while `partly` is there, and hangs at a prompt.
+/// Answers as raglan does, tells `calls` what it was asked, fails at `kernels` while `broken` is there, fails some rows
+/// of a model while `partly` is there, and hangs at a prompt.
 const STAND_IN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >> "$here/calls"
