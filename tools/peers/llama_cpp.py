@@ -13,6 +13,7 @@ object at the end.
 """
 
 import argparse
+import glob
 import heapq
 import json
 import os
@@ -73,13 +74,20 @@ def fill(context, ids, sequence, clock, start=0):
 
 
 def bench(args, model, rows, clock):
-    """The depth curve in one cache that is filled once, then a ragged batch."""
+    """The depth curve in one cache that is filled once, then a ragged batch. Depths that do not fit are failures."""
     rng = random.Random(1)
     any_ids = lambda count: [rng.randrange(model.vocab_size) for _ in range(count)]
     depths = sorted(common.numbers(args.depth))
-    longest = depths[-1] + args.gen + 1
-    rows.begin("a context", n_ctx=longest)
-    context = Context(model, longest, args.chunk)
+    context = None
+    while context is None:
+        longest = depths[-1] + args.gen + 1
+        rows.begin("a context", n_ctx=longest)
+        try:
+            context = Context(model, longest, args.chunk)
+        except Failed as error:
+            if len(depths) == 1:
+                raise
+            rows.failure("a context", error, n_ctx=longest, depth=depths.pop())
     context.decode([(1, 0, 0)])  # compiles what a token needs
     fill(context, any_ids(min(context.chunk, depths[-1])), 0, clock, 1)  # and what a prompt needs
     context.api.llama_memory_clear(context.memory, True)
@@ -168,7 +176,24 @@ def longest(args, model, rows, clock):
             high = trial
             rows.failure("a context", error, n_ctx=trial)
         trial = (low + high) // 2
-    rows.row(longest_context=low, tried_up_to=args.up_to)
+    rows.row(longest_context=low, tried_up_to=args.up_to, ended_by="failure" if high <= args.up_to else "last asked")
+
+
+def synthetic(model, folder, clock):
+    """The path of a synthetic model's file in `folder`: one that is there, else a new one in place of others."""
+    path = os.path.join(folder, f"synthetic-{model.replace(':', '-')}.gguf")
+    if not os.path.exists(path):
+        for other in glob.glob(os.path.join(glob.escape(folder), "synthetic-*.gguf*")):
+            os.remove(other)
+        began = time.perf_counter()
+        try:
+            size = synthetic_gguf.write(model, path + ".part", clock.check)
+        except common.TimeUp:
+            os.remove(path + ".part")
+            raise SystemExit(f"the time was over while the file of {model} was written") from None
+        os.replace(path + ".part", path)
+        print(f"  wrote {size} bytes in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    return path
 
 
 def main():
@@ -190,7 +215,10 @@ def main():
         "--chunk", type=int, default=2048, help="tokens of a batch, llama.cpp's -b [default: %(default)s]"
     )
     parser.add_argument("--scratch", help="the folder for a synthetic model's file [default: the system's]")
+    parser.add_argument("--keep", action="store_true", help="leave that file there, and take one that is there")
     args = parser.parse_args()
+    if args.keep and not args.scratch:
+        parser.error("--keep needs --scratch")
     if args.what == "greedy" and not args.cases:
         parser.error("greedy needs --cases")
     rows, clock = common.child_rows(), common.Clock(args.max_seconds)
@@ -203,10 +231,9 @@ def main():
             )  # llama.cpp leaves out a software adapter that is not named
         with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
             if args.model.startswith("synthetic:"):
-                os.environ["RAGLAN_PEER_MODEL"] = path = os.path.join(scratch, "model.gguf")
-                began = time.perf_counter()
-                size = synthetic_gguf.write(args.model.removeprefix("synthetic:"), path)
-                print(f"  wrote {size} bytes in {time.perf_counter() - began:.1f} s", file=sys.stderr)
+                folder = args.scratch if args.keep else scratch
+                name = args.model.removeprefix("synthetic:")
+                os.environ["RAGLAN_PEER_MODEL"] = synthetic(name, folder, clock)
             return common.supervise(
                 "llama.cpp, Vulkan", args, clock, runner, restarts=20 if args.what == "longest" else 0
             )

@@ -83,8 +83,9 @@ def header(name, shape):
     ]
 
 
-def write(model, out):
-    """Writes `model` ("llama-2-13b:q4_0"; f16 where no format is given) to the path `out`; returns its bytes."""
+def write(model, out, check=lambda: None):
+    """Writes `model` ("llama-2-13b:q4_0"; f16 where no format is given) to the path `out`; returns its bytes. `check`
+    is called at every tensor, and may raise."""
     name, _, kind = model.partition(":")
     kind = kind or "f16"
     if name not in SHAPES or kind not in ("f16", "q4_0"):
@@ -107,6 +108,7 @@ def write(model, out):
     with open(out, "wb") as file:
         file.write(head + bytes(-len(head) % ALIGN))
         for _, cols, rows, _, _, size in listed:
+            check()
             if rows == 0:
                 file.write(struct.pack("<f", 1.0) * cols)
             else:

@@ -44,8 +44,8 @@ def build(torch, transformers, name, device, dtype):
 
 
 def curve(args, torch, model, rows, clock, device):
-    """A row a depth; ends at the first failure."""
-    cache, filled = None, 0
+    """A row a depth, to the first failure or the time limit; then the longest context, and which of these ended it."""
+    cache, filled, ended = None, 0, "last asked"
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     any_ids = lambda count: torch.randint(0, model.config.vocab_size, (1, count), device=device)
 
@@ -88,8 +88,13 @@ def curve(args, torch, model, rows, clock, device):
             )
         except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
             rows.failure("depth", f"{type(error).__name__}: {error}", depth=depth, reached=filled)
+            ended = "failure"
             break
-    rows.row(longest_context=filled)
+        except common.TimeUp:
+            rows.failure("depth", f"stopped at the limit of {args.max_seconds:.0f} s", depth=depth, reached=filled)
+            ended = "limit"
+            break
+    rows.row(longest_context=filled, ended_by=ended)
 
 
 def main():
@@ -122,10 +127,7 @@ def main():
     )
     rows.begin("making the model")
     with torch.inference_mode():
-        try:
-            curve(args, torch, build(torch, transformers, name, device, dtype), rows, clock, device)
-        except common.TimeUp:
-            rows.failure("depth", f"stopped at the limit of {args.max_seconds:.0f} s")
+        curve(args, torch, build(torch, transformers, name, device, dtype), rows, clock, device)
     return 0
 
 

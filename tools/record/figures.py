@@ -6,14 +6,21 @@ MATRIX = 110.0  # TFLOP/s of matmul_coop
 DEEP = "llama-2-13b"
 DECODE = {1024: 1.30, 32768: 1.15}  # time over the limit's; the second holds at the longest context too
 MHA, GQA = ("llama-2-7b", "llama-2-13b"), ("llama-3.1-8b", "qwen3-8b")
-PREFILL = 70000  # tokens that must be read without the adapter being lost
+PREFILL = 70000  # tokens that should be read without the adapter being lost
+
+# The steps that these figures are taken from, and those that are only held against them.
+PRODUCTS, DECODE_ATTENTION, SQUARE = "kernels/products", "kernels/attention", "kernels/square"
+SETTINGS = {
+    "kernels/unchecked": "without the driver's checks",
+    "kernels/int8": "with activations in 8 bits",
+}
 
 
-def rows_of(results, *stages):
-    """(result, row) of every row without an error, of these stages or of all."""
-    for stage, _, result in results:
+def rows_of(results, *places):
+    """(result, row) of every row without an error, of these stages or steps (`kernels/products`)."""
+    for stage, step, result in results:
         for row in result.get("rows") or []:
-            if isinstance(row, dict) and not row.get("error") and (not stages or stage in stages):
+            if isinstance(row, dict) and not row.get("error") and (stage in places or f"{stage}/{step}" in places):
                 yield result, row
 
 
@@ -65,13 +72,13 @@ def beside(results):
 
 
 def shares(results):
-    """(label, share of the limit, share of the drain): one-row products and attentions, and the tallest products."""
-    kernels = [row for _, row in rows_of(results, "kernels") if row.get("share_of_limit") is not None]
-    tallest = max((row.get("rows", 1) for row in kernels), default=1)
-    shallow = min((row.get("depth", 0) for row in kernels), default=0)
+    """(label, share of the limit, share of the drain): products of one row and of the most, and decode attention."""
+    limited = lambda step: [row for _, row in rows_of(results, step) if row.get("share_of_limit") is not None]
+    products = [row for row in limited(PRODUCTS) if row.get("op") == "linear"]
+    tallest = max((row.get("rows", 1) for row in products), default=1)
     chosen = []
-    for row in kernels:
-        product = row.get("op") == "linear" and row.get("rows", 1) in (1, tallest) and row.get("depth", 0) == shallow
+    for row in products + limited(DECODE_ATTENTION):
+        product = row.get("op") == "linear" and row.get("rows", 1) in (1, tallest)
         if product or (row.get("op") == "attention" and row.get("rows", 1) == 1):
             chosen.append(
                 (
@@ -83,17 +90,32 @@ def shares(results):
     return chosen
 
 
+def compared(results):
+    """Rows of cells: the products and attentions of another setting, and their time over that of the same as used."""
+    used, out = {}, []
+    for _, row in rows_of(results, PRODUCTS, DECODE_ATTENTION):
+        if row.get("us"):
+            used.setdefault((row.get("model"), row.get("op"), row.get("shape")), row["us"])
+    for step, setting in SETTINGS.items():
+        for _, row in rows_of(results, step):
+            least = used.get((row.get("model"), row.get("op"), row.get("shape")))
+            if least and row.get("us") and row.get("op") in ("linear", "attention"):
+                name = f"{plain(row.get('model'))} {row['op']} {row.get('shape', '')}"
+                out.append([setting, name, f"{row['us']:.1f}", f"{least:.1f}", f"{row['us'] / least:.3f}"])
+    return out
+
+
 def read_share(result, row):
     """What a kernel read and wrote a second, over what the adapter was measured to read."""
     rate = (result.get("rates") or {}).get("read_gb_per_s")
     return row["gb_per_s"] / rate if rate and row.get("gb_per_s") else None
 
 
-def lowest(results, keep):
-    """The lowest share of the read bandwidth of the kernels that `keep` keeps, in words."""
+def lowest(results, step, keep):
+    """The lowest share of the read bandwidth of the step's kernels that `keep` keeps, in words."""
     met = [
         (share, row)
-        for result, row in rows_of(results, "kernels")
+        for result, row in rows_of(results, step)
         if keep(row) and (share := read_share(result, row)) is not None
     ]
     if not met:
@@ -108,12 +130,15 @@ def wanted(results):
     for format_, aim in MATVEC.items():
         names = [name if format_ == "f16" else f"{name}:{format_}" for name in MHA]
         met = lowest(
-            results, lambda row: row.get("op") == "linear" and row.get("rows") == 1 and plain(row.get("model")) in names
+            results,
+            PRODUCTS,
+            lambda row: row.get("op") == "linear" and row.get("rows") == 1 and plain(row.get("model")) in names,
         )
         out.append((f"matvec at {format_}, Llama-2-7B and 13B, share of read bandwidth", f"≥ {aim:.2f}", met))
     for label, models in (("MHA", MHA), ("GQA", GQA)):
         met = lowest(
             results,
+            DECODE_ATTENTION,
             lambda row: (
                 row.get("op") == "attention"
                 and row.get("rows") == 1
@@ -122,30 +147,28 @@ def wanted(results):
             ),
         )
         out.append((f"decode attention from 8K on, {label}, share of read bandwidth", f"≥ {ATTENTION:.2f}", met))
-    square = [row for _, row in rows_of(results, "kernels") if row.get("shape") == "rows 4096, cols 4096, inner 4096"]
+    square = [row for _, row in rows_of(results, SQUARE) if row.get("shape") == "rows 4096, cols 4096, inner 4096"]
     rates = [row["tflop_per_s"] for row in square if "coop" in str(row.get("kernel")) and row.get("tflop_per_s")]
     met = f"{rates[0]:.1f}" if rates else "not measured"
     out.append(("matmul by cooperative matrices, 4096 cubed, TFLOP/s", f"≥ {MATRIX:.0f}", met))
     out += decode(curves(results).get(("raglan", DEEP), []))
-    prefill = next(
-        (
-            row
-            for _, row in rows_of(results, "prefill")
-            if row.get("kind") == "prefill" and row.get("tokens", 0) >= PREFILL
-        ),
-        None,
-    )
-    met = (
-        f"read at {prefill['tokens_per_s']:.0f} tokens/s" if prefill and prefill.get("tokens_per_s") else "not measured"
-    )
+    read = [
+        (row.get("tokens", 0), row["tokens_per_s"])
+        for _, row in rows_of(results, "prefill")
+        if row.get("kind") == "prefill" and row.get("tokens_per_s")
+    ]
+    tokens, rate = max(read, default=(0, 0))
+    less = "" if tokens >= PREFILL else "not read; "
+    met = f"{less}{tokens:,} read at {rate:.0f} tokens/s" if read else "not measured"
     out.append(("a prompt of 70K tokens, Llama-2-13B f16, no watchdog reset", "read", met))
     for result, row in rows_of(results, "peer-llama", "peer-torch"):
         if row.get("longest_context") is not None:
+            ended = f" (ended by: {row['ended_by']})" if "ended_by" in row else ""
             out.append(
                 (
                     f"longest context of {result.get('peer')}, {plain(result.get('model'))}",
                     "–",
-                    f"{row['longest_context']:,} tokens",
+                    f"{row['longest_context']:,} tokens{ended}",
                 )
             )
     return out

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 CARRIED = 60  # MiB that the working tree and the binary may have together
+SAY_SECONDS = 30  # that a question to the binary may take
 
 
 class Raglan:
@@ -28,10 +29,17 @@ class Raglan:
         self.chosen = found[0] if found else {}
         self.adapter = self.chosen.get("name", "")
 
+    @property
+    def identity(self):
+        return identity(self.chosen, self.sha256)
+
     def say(self, *arguments):
         try:
             done = subprocess.run(
-                self.runner + [self.binary, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=120
+                self.runner + [self.binary, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=SAY_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
@@ -40,6 +48,11 @@ class Raglan:
     def sizes(self):
         """full on a GPU, small on a software adapter and where there is none."""
         return "small" if self.chosen.get("device_type", "cpu") == "cpu" else "full"
+
+
+def identity(adapter, sha256):
+    """What results must share to stand beside each other: the adapter, its driver and the binary."""
+    return tuple(str((adapter or {}).get(key, "")) for key in ("name", "driver", "driver_info")) + (str(sha256),)
 
 
 def digest(path):

@@ -6,7 +6,7 @@ import re
 
 import figures
 import svg
-from machine import parse
+from machine import identity, parse
 from run import read_archive
 
 QUOTES = 3 * "'"  # in place of what would end a block of words
@@ -58,13 +58,23 @@ KERNEL = [
 ]
 
 
-def write(paths, results):
-    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files; 1 where there is none."""
-    found = archives(paths)
-    if not found:
+def write(paths, results, mixed=False):
+    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files; 1 where there is none, or
+    where they are of several adapters, drivers or binaries and not `mixed`."""
+    named = archives(paths)
+    if not named:
         print(f"gpu-record: no archive of a stage in {', '.join(paths)}")
         return 1
-    record = merge(found)
+    of = {}
+    for path, facts, _ in named:
+        of.setdefault(identity(facts.get("adapter"), facts.get("sha256")), []).append(path)
+    if len(of) > 1 and not mixed:
+        print("gpu-record: these archives are not of one adapter, driver and binary; --mixed puts them in one report:")
+        for (adapter, driver, more, sha256), names in of.items():
+            who = f"{adapter or 'no adapter'}, driver {driver} {more}".strip()
+            print(f"gpu-record:   {who}, binary {sha256[:12]}: {', '.join(names)}")
+        return 1
+    record = merge(latest(named))
     folder = os.path.join(results, record["folder"])
     os.makedirs(folder, exist_ok=True)
     stem = free_stem(folder, record["date"])
@@ -85,15 +95,21 @@ def write(paths, results):
 
 
 def archives(paths):
-    """The files of every stage's archive; of two archives of one stage the later in `paths`."""
-    found = {}
+    """(path, facts, files) of every archive of a stage."""
+    found = []
     for path in paths:
         names = sorted(os.path.join(path, name) for name in os.listdir(path)) if os.path.isdir(path) else [path]
         for name in names:
             files = read_archive(name) if name.endswith(".tar.gz") and os.path.isfile(name) else {}
             facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
             if facts.get("stage"):
-                found[facts["stage"]] = (facts, files)
+                found.append((name, facts, files))
+    return found
+
+
+def latest(named):
+    """(facts, files) of every stage in order; of two archives of one stage the later."""
+    found = {facts["stage"]: (facts, files) for _, facts, files in named}
     return sorted(
         found.values(), key=lambda pair: ORDER.index(pair[0]["stage"]) if pair[0]["stage"] in ORDER else len(ORDER)
     )
@@ -111,7 +127,15 @@ def merge(found):
             result = parse(files.get(f"{step['name']}.json", b"").decode("utf-8", "replace"))
             result = result or parse(files.get(f"{step['name']}.tokens.json", b"").decode("utf-8", "replace"))
             steps.append({**step, "result": trimmed(result)})
-        stages.append({"stage": facts["stage"], "date": facts["date"], "sha256": facts["sha256"], "steps": steps})
+        stages.append(
+            {
+                "stage": facts["stage"],
+                "date": facts["date"],
+                "sha256": facts["sha256"],
+                "adapter": (facts.get("adapter") or {}).get("name", ""),
+                "steps": steps,
+            }
+        )
     return {
         "adapter": adapter.get("name", "unknown"),
         "driver": f"{adapter.get('driver', '')} {adapter.get('driver_info', '')}".strip(),
@@ -180,6 +204,7 @@ def page(record, plots):
         for step in stage["steps"]:
             command = cell(step["command"].replace("{seconds}", "…"))
             ended = {0: "done", "skipped": "skipped"}.get(step["ended"], f"**{step['ended']}**")
+            ended = "done, some rows failed" if step.get("some_failed") else ended
             out.append(f"| {stage['stage']} | `{command}` | {ended} | {step['seconds']:.0f} |")
     out.append("")
     if not record["software"]:
@@ -194,7 +219,9 @@ def page(record, plots):
             "",
         )
     ]
-    for head, rows in figures.beside(results(record)):
+    against = figures.compared(results(record))
+    settings = [(["setting", "kernel", "µs", "µs as used", "time over that"], against)] if against else []
+    for head, rows in settings + figures.beside(results(record)):
         out += (
             ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
             + ["| " + " | ".join(row) + " |" for row in rows]

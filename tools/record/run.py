@@ -1,8 +1,10 @@
 """Runs the commands of stages within their limits, and keeps one archive a stage."""
 
+import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import tarfile
 import tempfile
 import time
 
-from machine import parse
+from machine import identity, parse
 
 WORDS = 6000  # characters kept of what a failed command said
 ARCHIVE_BYTES = 16 << 20  # an archive at most
@@ -37,33 +39,53 @@ class Step:
 
 
 class Stage:
-    """Steps that run one after another within one limit and leave one archive."""
+    """Steps that run one after another within one limit and leave one archive.
 
-    def __init__(self, name, steps):
-        self.name, self.steps = name, steps
+    `scratch`, where there is one, is a folder that is empty when the first begins and gone when the last has ended.
+    """
+
+    def __init__(self, name, steps, scratch=None):
+        self.name, self.steps, self.scratch = name, steps, scratch
 
 
 def run(stages, raglan, args):
-    """Runs the stages; the exit code is 1 where any step failed."""
+    """Runs the stages; the exit code is 1 where any step broke. Rows without figures are told on standard error."""
     os.makedirs(args.out, exist_ok=True)
-    began, failed = time.monotonic(), []
+    began, broke, partly = time.monotonic(), [], []
     for stage in stages:
         left = args.total_seconds - (time.monotonic() - began)
         print(f"gpu-record: {stage.name}", flush=True)
-        failed += [f"{stage.name}/{name}" for name in run_stage(stage, raglan, args, min(args.stage_seconds, left))]
-    if failed:
-        print(f"gpu-record: not done: {', '.join(failed)}", flush=True)
-    return 1 if failed else 0
+        with scratch(stage.scratch):
+            steps = run_stage(stage, raglan, args, min(args.stage_seconds, left))
+        for step in steps:
+            if step.get("some_failed"):
+                partly.append(f"{stage.name}/{step['name']}")
+            elif step["ended"] not in (0, "skipped"):
+                broke.append(f"{stage.name}/{step['name']}")
+    if partly:
+        print(f"gpu-record: done, but some rows failed: {', '.join(partly)}", file=sys.stderr, flush=True)
+    if broke:
+        print(f"gpu-record: not done: {', '.join(broke)}", flush=True)
+    return 1 if broke else 0
+
+
+@contextlib.contextmanager
+def scratch(folder):
+    """An empty folder of that path while its body runs: what an earlier run left in it goes first."""
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    try:
+        yield
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_stage(stage, raglan, args, seconds):
-    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps not done."""
+    """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps' rows."""
     archive = os.path.join(args.out, f"{stage.name}.tar.gz")
-    earlier = {} if args.force else first_archive([args.out, *args.earlier], stage.name)
-    facts = parse(earlier.get("stage.json", b"").decode("utf-8", "replace"))
-    if facts.get("sha256") != raglan.sha256:
-        earlier, facts = {}, {}
-    done = {step["name"]: step for step in facts.get("steps", []) if step.get("ended") == 0}
+    done = {} if args.force else done_before([args.out, *args.earlier], stage.name, raglan.identity)
     record = {
         "stage": stage.name,
         "date": time.strftime("%Y-%m-%d"),
@@ -74,11 +96,11 @@ def run_stage(stage, raglan, args, seconds):
     }
     files, began = {}, time.monotonic()
     for step in stage.steps:
-        kept = done.get(step.name)
-        if kept and kept["command"] == step.shown():
+        kept, made = done.get((step.name, step.shown()), (None, {}))
+        if kept:
             print(f"gpu-record: {stage.name}/{step.name}: done before", flush=True)
             record["steps"].append(kept)
-            files.update({name: data for name, data in earlier.items() if name.startswith(step.name + ".")})
+            files.update(made)
         else:
             grace = min(GRACE_SECONDS, seconds / 10)
             limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
@@ -87,12 +109,13 @@ def run_stage(stage, raglan, args, seconds):
                 if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
                 else unrun(step)
             )
-            how = "done" if row["ended"] == 0 else f"{row['ended']}: {row['words'].strip()[-400:]}"
+            ended = "done, but some rows failed" if row.get("some_failed") else row["ended"]
+            how = "done" if row["ended"] == 0 else f"{ended}: {row['words'].strip()[-400:]}"
             print(f"gpu-record: {stage.name}/{step.name}: {row['seconds']:.0f} s, {how}", flush=True)
             record["steps"].append(row)
             files.update(made)
         write_archive(archive, {"stage.json": json.dumps(record, indent=1).encode(), **files})
-    return [step["name"] for step in record["steps"] if step["ended"] != 0 and step["ended"] != "skipped"]
+    return record["steps"]
 
 
 def unrun(step):
@@ -128,6 +151,9 @@ def run_step(step, raglan, limit, grace):
             if os.path.isfile(path):
                 files[name] = end_of(path)
         said, logged = files.pop("stdout", b""), files.pop("stderr", b"")
+        # Every row was tried, and those that failed say why: to run it again would not change them.
+        if row["ended"] == 1 and parse(said.decode("utf-8", "replace")).get("rows"):
+            row["some_failed"] = True
         row["words"] = "" if row["ended"] == 0 else (logged or said).decode("utf-8", "replace")[-WORDS:]
         kept = {f"{step.name}.{name}": data for name, data in files.items()}
         kept[f"{step.name}.json" if said.lstrip().startswith(b"{") else f"{step.name}.txt"] = said
@@ -165,13 +191,20 @@ def end_of(path):
         return file.read()
 
 
-def first_archive(folders, stage):
-    """The files of the stage's archive in the first folder that has it."""
+def done_before(folders, stage, of):
+    """(name, command) of every step that is done in the stage's archives of that identity, to its row and files; of
+    one that is done in several folders, the first's."""
+    done = {}
     for folder in folders:
         path = os.path.join(folder, f"{stage}.tar.gz")
-        if os.path.isfile(path):
-            return read_archive(path)
-    return {}
+        files = read_archive(path) if os.path.isfile(path) else {}
+        facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
+        if facts and identity(facts.get("adapter"), facts.get("sha256")) == of:
+            for step in facts.get("steps", []):
+                made = {name: data for name, data in files.items() if name.startswith(step["name"] + ".")}
+                if step.get("ended") == 0 or step.get("some_failed"):
+                    done.setdefault((step["name"], step["command"]), (step, made))
+    return done
 
 
 def read_archive(path):

@@ -3,15 +3,20 @@
 import glob
 import os
 import shutil
+import tempfile
 
 from run import Stage, Step
 
-# What a run of one size measures. The last depths are apart, since some of them may not fit: one that does not has a
-# row that says for how much there is room. `square` is the product of 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
+# What a run of one size measures. On an 80 GB card the cache of Llama-2-13B at f16 holds 60 to 72 thousand tokens, so
+# what may not fit is apart from what does: the last depths, in two lists, the second prompt, and a ragged batch of 48K
+# tokens at most. A depth that does not fit has a row that says for how much there is room. `square` is the product of
+# 4096 cubed: Llama-2-7B's o_proj at 4,096 rows.
 FULL = {
     "kernels": {
         "products": "--formats f16,q4_0 --rows 1,8,32,512 --depth 1024",
-        "attention": "--formats f16 --rows 1,8 --depth 8192,32768,65536 --filter attention",
+        "attention": "--formats f16 --rows 1 --depth 8192,32768,65536 --filter attention",
+        # Eight contexts of an MHA model at 32K are more than a binding of 2 GiB holds.
+        "attention-batch": "--formats f16 --rows 8 --depth 8192,16384 --filter attention",
         "square": "--models llama-2-7b --formats f16 --rows 4096 --depth 0 --filter linear",
         # What the driver's checks of buffer accesses cost, and what activations in 8 bits give.
         "unchecked": "--models llama-2-13b --formats f16,q4_0 --rows 1,512 --depth 8192 --no-robust-access",
@@ -20,15 +25,15 @@ FULL = {
     "models": ["llama-2-7b", "llama-2-7b:q4_0", "llama-2-13b", "llama-3.1-8b", "llama-3.1-8b:q4_0", "qwen3-8b"],
     "model_options": "--prompt 512,2048 --gen 128 --batch 1,8,32",
     "deep": "llama-2-13b",
-    "depths": "1024,2048,4096,8192,16384,32768,49152,65536",
-    "last_depths": "66560,67584,68608,69632,70656,71680",
+    "depths": "1024,2048,4096,8192,16384,32768,49152",
+    "last_depths": ["53248,57344,59392,61440", "63488,65536,67584,69632,71680"],
     "deep_gen": "32",
     "ragged": {
-        "llama-2-13b": "512,1024x4,2048x4,4096x3,32768",
+        "llama-2-13b": "512,1024x4,2048x4,4096x2,24576",
         "llama-3.1-8b": "512x8,2048x8,4096x8,8192x6,32768x2",
     },
     "ragged_gen": "64",
-    "prefill": "70000",
+    "prefill": ["70000", "57344"],
     "peer_depths": "1024,4096,16384,32768,65536",
     "longest": "81920",
     "peer_chunk": "2048",
@@ -43,11 +48,11 @@ SMALL = {
     "model_options": "--prompt 128 --gen 8 --batch 1,4 --repetitions 3",
     "deep": "tiny",
     "depths": "128,256,512,1024,2048",
-    "last_depths": "3072,4000",
+    "last_depths": ["3072", "4000"],
     "deep_gen": "8",
     "ragged": {"tiny": "64,128,256x2,1024"},
     "ragged_gen": "8",
-    "prefill": "2048",
+    "prefill": ["2048", "512"],
     "peer_depths": "128,512,1024",
     "longest": "1048576",
     "peer_chunk": "512",
@@ -56,7 +61,7 @@ SMALL = {
 
 def stages(root, raglan, sizes, args):
     """Every stage; a step whose program is not at hand says what is missing."""
-    of = FULL if sizes == "full" else SMALL
+    of, weights = FULL if sizes == "full" else SMALL, scratch()
     deep, depths, each = of["deep"], of["depths"], 400 // len(of["models"])
 
     def bench(name, options, seconds):
@@ -72,37 +77,43 @@ def stages(root, raglan, sizes, args):
         Step("self-test", ["{raglan}", "self-test", "--json"], 400),
     ]
     kernels = [
-        bench(name, f"kernels {options}", 190 if name == "products" else 65) for name, options in of["kernels"].items()
+        bench(name, f"kernels {options}", 190 if name == "products" else 50) for name, options in of["kernels"].items()
     ]
     models = [
         bench(f"model-{slug(model)}", f"--model synthetic:{model} {of['model_options']}", each)
         for model in of["models"]
     ]
     depth = [
-        curve("curve", deep, depths, 200),
-        curve("longest", deep, of["last_depths"], 120),
-        curve("curve-q4", f"{deep}:q4_0", depths, 120),
+        curve("curve", deep, depths, 180),
+        curve("longer", deep, f"{of['last_depths'][0]} --repetitions 3", 90),
+        curve("longest", deep, f"{of['last_depths'][1]} --repetitions 3", 90),
+        curve("curve-q4", f"{deep}:q4_0", depths, 85),
     ]
     options = f"--prompt 0 --gen {of['ragged_gen']} --ragged"
     ragged = [
         bench(f"ragged-{slug(model)}", f"--model synthetic:{model} {options} {lengths}", 200)
         for model, lengths in of["ragged"].items()
     ]
-    read = f"--model synthetic:{deep} --prompt {of['prefill']} --gen 0 --repetitions 1"
+    read = f"--model synthetic:{deep} --gen 0 --repetitions 1 --prompt"
+    prefill = [
+        bench(name, f"{read} {tokens}", seconds)
+        for name, tokens, seconds in zip(("prefill", "prefill-shorter"), of["prefill"], (300, 440))
+    ]
     return [
         Stage("self-test", facts),
         Stage("kernels", kernels),
         Stage("models", models),
         Stage("depth", depth),
         Stage("ragged", ragged),
-        Stage("prefill", [bench("prefill", read, 440)]),
-        Stage("peer-llama", llama(root, raglan, of, args)),
+        Stage("prefill", prefill),
+        Stage("peer-llama", llama(root, raglan, of, args, weights), weights),
         Stage("peer-torch", torch(root, of, args)),
     ]
 
 
-def llama(root, raglan, of, args):
-    """llama.cpp's curve, ragged batch and longest context, and its greedy tokens beside raglan's."""
+def llama(root, raglan, of, args, weights):
+    """llama.cpp's curve, ragged batch and longest context, and its greedy tokens beside raglan's. The files of
+    synthetic models are kept in the folder `weights` from step to step."""
     here = sorted(glob.glob(os.path.join(root, "target", "peers", "*linux-x64-vulkan*.tgz")))
     libraries = args.llama or (here[-1] if here else None)
     missing = None if libraries else "no libraries of llama.cpp were given by --llama (tools/peers/README.md)"
@@ -111,8 +122,8 @@ def llama(root, raglan, of, args):
     def peer(name, options, seconds):
         script = os.path.join(root, "tools", "peers", "llama_cpp.py")
         what, *more = options.split()
-        command = [args.python, script, what, "--libraries", path, "--max-seconds", "{seconds}"]
-        return Step(name, [*command, "--chunk", of["peer_chunk"], *scratch(), *more], seconds, missing)
+        command = [args.python, script, what, "--libraries", path, "--max-seconds", "{seconds}", "--keep"]
+        return Step(name, [*command, "--scratch", weights, "--chunk", of["peer_chunk"], *more], seconds, missing)
 
     model, lengths = list(of["ragged"].items())[-1]
     script = os.path.join(root, "tools", "peers", "compare_tokens.py")
@@ -122,8 +133,9 @@ def llama(root, raglan, of, args):
     no_model = None if args.model else "no GGUF file with a vocabulary was given by --model"
     return [
         peer("llama-curve", f"bench --model synthetic:{of['deep']} --depth {of['peer_depths']}", 190),
-        peer("llama-ragged", f"bench --model synthetic:{model} --depth 512 --ragged {lengths}", 140),
+        # Beside the curve: its model's file is there.
         peer("llama-longest", f"longest --model synthetic:{of['deep']} --up-to {of['longest']}", 110),
+        peer("llama-ragged", f"bench --model synthetic:{model} --depth 512 --ragged {lengths}", 140),
         Step("tokens", [*compare, "--max-seconds", "{seconds}", "--out", "tokens.json"], 400, missing or no_model),
     ]
 
@@ -142,9 +154,12 @@ def torch(root, of, args):
 
 
 def scratch():
-    """Memory for a peer's weights where there is room for a 13B model at f16; else the system's folder is taken."""
-    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 32 << 30
-    return ["--scratch", "/dev/shm"] if room else []
+    """The folder of a peer's weights: in memory where there is room for a 13B model at f16, else the system's."""
+    name = f"raglan-peers-{os.getuid()}"
+    memory = os.path.join("/dev/shm", name)
+    left_over = sum(os.path.getsize(path) for path in glob.glob(os.path.join(memory, "*")))
+    room = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free + left_over > 32 << 30
+    return memory if room else os.path.join(tempfile.gettempdir(), name)
 
 
 def slug(name):

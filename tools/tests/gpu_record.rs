@@ -9,16 +9,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Answers as raglan does, tells `calls` what it was asked, fails at `kernels` while `broken` is there, and hangs at a prompt.
+/// Answers as raglan does, tells `calls` what it was asked, fails at `kernels` while `broken` is there, fails some rows
+/// of a model while `partly` is there, and hangs at a prompt.
 const STAND_IN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >> "$here/calls"
 case "$*" in
     --version) echo "raglan 9.9.9" ;;
-    devices*) echo '{"adapters":[{"index":0,"name":"Stand-in GPU","device_type":"cpu","driver":"none","driver_info":"1"}],"chosen":0}' ;;
+    devices*)
+        driver=$(cat "$here/driver" 2>/dev/null || echo 1)
+        echo '{"adapters":[{"index":0,"name":"Stand-in GPU","device_type":"cpu","driver":"none","driver_info":"'"$driver"'"}],"chosen":0}' ;;
     "bench kernels"*)
         if [ -e "$here/broken" ]; then echo "no kernel today: 0x2a" >&2; exit 3; fi
         echo '{"rows":[{"op":"linear","kernel":"matvec weight_f16","shape":"rows 1","us":2.0,"limit_us":1.5,"share_of_limit":0.75}]}' ;;
+    *q4_0*--batch*)
+        echo '{"rows":[{"test":"tg8","ms":1.5},{"test":"tg9","error":"no room"}]}'
+        if [ -e "$here/partly" ]; then echo "1 of 2 rows have no numbers" >&2; exit 1; fi ;;
     *"--prompt 2048"*) sleep 100 & wait ;;
     *) echo '{"rows":[{"test":"tg8","ms":1.5}]}' ;;
 esac
@@ -114,6 +120,47 @@ fn a_failure_is_kept_in_its_words_the_rest_runs_and_the_next_run_goes_on() {
     fs::write(rig.path("out/models.tar.gz"), "cut short").unwrap();
     assert!(rig.run(&["models"]).status.success());
     assert!(!rig.calls().is_empty(), "a broken archive is as none");
+}
+
+#[test]
+fn a_command_whose_rows_failed_in_part_is_done() {
+    let rig = Rig::new();
+    fs::write(rig.path("partly"), "").unwrap();
+    let done = rig.run(&["models"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let told = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(told.contains("some rows failed: models/model-tiny-q4_0"), "{told}");
+    assert!(!rig.calls().is_empty());
+    assert!(rig.run(&["models"]).status.success());
+    assert!(rig.calls().is_empty(), "it would fail again");
+    let (record, page) = rig.report();
+    assert_eq!(record["stages"][0]["steps"][1]["ended"], 1);
+    assert!(page.contains("done, some rows failed") && page.contains("no room"), "{page}");
+}
+
+#[test]
+fn what_another_adapter_did_is_not_gone_on_from_nor_reported_with_it() {
+    let rig = Rig::new();
+    assert!(rig.run(&["models", "ragged"]).status.success());
+    let earlier = rig.path("earlier");
+    fs::create_dir(&earlier).unwrap();
+    fs::copy(rig.path("out/models.tar.gz"), earlier.join("models.tar.gz")).unwrap();
+    let from = ["models", "--from", earlier.to_str().unwrap()];
+    rig.calls();
+    fs::write(rig.path("out/models.tar.gz"), "cut short").unwrap();
+    assert!(rig.run(&from).status.success());
+    assert!(rig.calls().is_empty(), "a broken archive hides no good one");
+
+    fs::write(rig.path("driver"), "2").unwrap();
+    assert!(rig.run(&from).status.success());
+    assert!(!rig.calls().is_empty(), "another driver is measured anew");
+    let (out, results) = (rig.path("out"), rig.path("results"));
+    let report = ["report", out.to_str().unwrap(), "--results", results.to_str().unwrap()];
+    let refused = rig.run(&report);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("not of one adapter, driver and binary"), "{}", said(&refused));
+    assert!(!results.exists());
+    assert!(rig.run(&[&report[..], &["--mixed"]].concat()).status.success());
 }
 
 #[test]
