@@ -38,36 +38,78 @@ pub struct OpRow {
     pub limit_us: f64,
     /// The least time over the time.
     pub share_of_limit: f64,
+    /// The rate of bytes over the adapter's read rate.
+    pub share_of_read: f64,
+    /// The rate of operations over the adapter's rate of cooperative matrices, where it has them.
+    pub share_of_matrix: Option<f64>,
     /// What of the time is the wait for the dispatch before.
     pub drain_us: f64,
+    /// The same of all in a step.
+    pub step_drain_us: f64,
+    /// Of attention that was split: the attention of a layer and the merge behind it, median.
+    pub with_merge_us: Option<f64>,
+    /// The least time of that attention over the time with the merge.
+    pub share_with_merge: Option<f64>,
+}
+
+/// What the attention of a layer takes with its merge.
+#[derive(Debug, Clone, Copy)]
+struct Merged {
+    us: f64,
+    /// The least time of the attention alone.
+    limit_us: f64,
 }
 
 /// Sums timed dispatches of `steps` up, in the order in which each kind comes first.
 pub(super) fn sum_up(timed: &[Timed], steps: usize, rates: &Rates) -> Vec<OpRow> {
-    let mut groups: Vec<(String, Vec<&Timed>)> = Vec::new();
-    for timed in timed {
+    let mut groups: Vec<(String, Vec<(&Timed, Option<Merged>)>)> = Vec::new();
+    for timed in timed.iter().zip(merged(timed, rates)) {
+        let (timed, with_merge) = timed;
         let key = format!("{} {} {:?}", timed.variant, timed.work.label, kind(&timed.work));
         match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(timed),
-            None => groups.push((key, vec![timed])),
+            Some((_, group)) => group.push((timed, with_merge)),
+            None => groups.push((key, vec![(timed, with_merge)])),
         }
     }
     let total_us: f64 = timed.iter().map(|timed| timed.ns as f64 / 1e3).sum();
     groups.iter().map(|(_, group)| row(group, steps.max(1) as f64, total_us, rates)).collect()
 }
 
-fn row(group: &[&Timed], steps: f64, total_us: f64, rates: &Rates) -> OpRow {
-    let us: Vec<f64> = group.iter().map(|timed| timed.ns as f64 / 1e3).collect();
+/// Of each dispatch of attention that a merge follows: all the attention between the op before and that merge, with it.
+fn merged(timed: &[Timed], rates: &Rates) -> Vec<Option<Merged>> {
+    let mut all = vec![None; timed.len()];
+    let mut first = 0;
+    for (index, last) in timed.iter().enumerate() {
+        if last.work.label == "merge" {
+            let us = timed[first..=index].iter().map(|timed| timed.ns as f64 / 1e3).sum();
+            let limit_us = timed[first..index].iter().map(|timed| rates.limit_us(&timed.work)).sum();
+            all[first..index].fill(Some(Merged { us, limit_us }));
+        }
+        if last.work.label != "attention" {
+            first = index + 1;
+        }
+    }
+    all
+}
+
+fn row(group: &[(&Timed, Option<Merged>)], steps: f64, total_us: f64, rates: &Rates) -> OpRow {
+    let us: Vec<f64> = group.iter().map(|(timed, _)| timed.ns as f64 / 1e3).collect();
+    let median = |of: fn(Merged) -> f64| {
+        let values: Vec<f64> = group.iter().filter_map(|(_, merged)| merged.map(of)).collect();
+        if values.is_empty() { None } else { Some(Spread::of(&values).median) }
+    };
     let spread = Spread::of(&us);
     // Keys become more from step to step; the middle dispatch stands for all.
-    let work = &group[group.len() / 2].work;
+    let work = &group[group.len() / 2].0.work;
     let (sum_us, limit_us) = (us.iter().sum::<f64>(), rates.limit_us(work));
     let seconds = spread.median.max(1e-3) / 1e6;
+    let (bytes_per_s, flops_per_s) = (work.bytes() as f64 / seconds, work.flops as f64 / seconds);
+    let (dispatches, drain_us) = (group.len() as f64 / steps, rates.drain_us.min(spread.median));
     OpRow {
         op: work.label,
-        kernel: group[0].variant.to_string(),
+        kernel: group[0].0.variant.to_string(),
         shape: shape(work),
-        dispatches: group.len() as f64 / steps,
+        dispatches,
         us: spread.median,
         us_min: spread.min,
         us_max: spread.max,
@@ -75,11 +117,16 @@ fn row(group: &[&Timed], steps: f64, total_us: f64, rates: &Rates) -> OpRow {
         share_of_step: sum_us / total_us.max(1e-3),
         bytes: work.bytes(),
         flops: work.flops,
-        gb_per_s: work.bytes() as f64 / seconds / 1e9,
-        tflop_per_s: work.flops as f64 / seconds / 1e12,
+        gb_per_s: bytes_per_s / 1e9,
+        tflop_per_s: flops_per_s / 1e12,
         limit_us,
         share_of_limit: limit_us / (1e6 * seconds),
-        drain_us: rates.drain_us.min(spread.median),
+        share_of_read: bytes_per_s / rates.read_bytes_per_s,
+        share_of_matrix: rates.matrix_flops_per_s.map(|rate| flops_per_s / rate),
+        drain_us,
+        step_drain_us: dispatches * drain_us,
+        with_merge_us: median(|merged| merged.us),
+        share_with_merge: median(|merged| merged.limit_us / merged.us.max(1e-3)),
     }
 }
 
