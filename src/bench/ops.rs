@@ -144,3 +144,52 @@ fn shape(work: &Work) -> String {
     let parts = words.iter().zip(work.shape).filter(|(word, size)| !word.is_empty() && *size > 0);
     parts.map(|(word, size)| format!("{word} {size}")).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raglan_shaders::measure::copy::KERNEL;
+
+    #[test]
+    fn attention_that_was_split_is_seen_with_the_merge_of_its_own_layer() {
+        let rates = Rates {
+            read_bytes_per_s: 1e9,
+            copy_bytes_per_s: 1e9,
+            f32_flops_per_s: 1e9,
+            f16_flops_per_s: None,
+            int8_ops_per_s: 1e9,
+            matrix_flops_per_s: None,
+            launch_us: 0.0,
+            drain_us: 0.5,
+        };
+        let timed = |label: &'static str, rows: u32, us: u64| Timed {
+            variant: KERNEL.variant(&[], KERNEL.default_schedule()),
+            workgroups: [1, 1, 1],
+            work: Work { label, shape: [rows, 0, 4], read_bytes: 1000, ..Work::default() },
+            ns: 1000 * us,
+        };
+        // A layer of two forms, of which one was split; a layer where nothing was; a merge again.
+        let steps = [
+            timed("linear", 9, 7),
+            timed("attention", 1, 2),
+            timed("attention", 9, 3),
+            timed("merge", 1, 5),
+            timed("linear", 9, 7),
+            timed("attention", 5, 4),
+            timed("linear", 9, 7),
+            timed("attention", 1, 2),
+            timed("merge", 1, 6),
+        ];
+        let rows = sum_up(&steps, 1, &rates);
+        let met = |op: &str, rows_of: &str| {
+            let found = rows.iter().find(|row| row.op == op && row.shape.starts_with(rows_of));
+            found.map(|row| (row.with_merge_us, row.share_with_merge))
+        };
+        // 2 + 3 + 5 µs and 2 + 6 µs, of which 2 and 1 are needed.
+        assert_eq!(met("attention", "rows 1"), Some((Some(9.0), Some(0.1625))));
+        assert_eq!(met("attention", "rows 9"), Some((Some(10.0), Some(0.2))));
+        assert_eq!(met("attention", "rows 5"), Some((None, None)));
+        assert_eq!(met("merge", "rows 1"), Some((None, None)));
+        assert_eq!(rows[0].step_drain_us, 1.5, "three products wait");
+    }
+}
