@@ -5,6 +5,11 @@
 mod cli_support;
 
 use cli_support::{folder, has_adapter, json, run};
+use raglan::EngineOptions;
+use raglan::bench::Adapter;
+use raglan::bench::models::{self, Options, Test};
+use raglan::gpu::{Gpu, GpuOptions};
+use raglan::models::{Checkpoint, Synthetic};
 use serde_json::Value;
 
 /// A few small tests of the tiny shapes.
@@ -96,6 +101,37 @@ fn the_model_inside_the_program_is_measured_with_contexts_that_were_read() {
 }
 
 #[test]
+fn after_a_loss_every_row_is_an_error_that_says_so() {
+    if !has_adapter() {
+        return;
+    }
+    let gpu = Gpu::open(&GpuOptions::default()).unwrap();
+    let adapter = Adapter::measure(&gpu, &mut |_, _, _| ()).unwrap();
+    let checkpoint = Checkpoint::synthetic(Synthetic::parse("synthetic:tiny:q4").unwrap());
+    let options = Options {
+        tests: Test::all(&[8], &[4], &[0, 40], &[1], &[]),
+        repetitions: 1,
+        real_prefill: false,
+        timed: false,
+        deadline: None,
+        engine: EngineOptions::default(),
+    };
+    let mut told = 0;
+    let (rows, _) = models::run(&gpu, &checkpoint, &adapter, &options, &mut |_, _, _| (), &mut |_| {
+        told += 1;
+        if told == 1 {
+            gpu.lose();
+        }
+    });
+    assert_eq!((told, rows.len()), (4, 4));
+    assert!(rows[0].error.is_none() && rows[0].tokens_per_s.is_some(), "{:?}", rows[0]);
+    for row in &rows[1..] {
+        let error = row.error.as_deref().unwrap();
+        assert!(error.contains("lost") && error == rows[1].error.as_deref().unwrap(), "{error}");
+    }
+}
+
+#[test]
 fn kernels_are_timed_by_model_and_format() {
     if !has_adapter() {
         return;
@@ -133,6 +169,7 @@ fn what_cannot_be_measured_is_refused_with_what_there_is() {
     assert_eq!((&report["parameters"], &report["num_hidden_layers"]), (&13_015_864_320u64.into(), &40.into()));
     if has_adapter() {
         refused(&["bench", "-m", "synthetic:tiny", "-p", "0", "-n", "0"], &["nothing to run"]);
+        refused(&small(&["--batch", "0,1"]), &["--batch 0"]);
         refused(&["bench", "kernels", "--models", "gpt-5"], &["gpt-5", "synthetic:qwen3-8b"]);
         let adapter = json(&["bench", "adapter", "-o", "json"]);
         assert!(adapter["rates"]["drain_us"].is_number() && adapter["rows"].as_array().unwrap().is_empty());

@@ -1,7 +1,8 @@
 //! What a dispatch must move and compute at least, counted from its shapes: what its time is held against.
 //!
 //! Every input counts once however often workgroups read it again, since caches may serve that; what is computed twice
-//! counts once. So no schedule changes these numbers.
+//! counts once. So no schedule of a kernel changes these numbers; the plan does where it splits attention, since partial results
+//! and their merges are work that it asks for.
 
 use crate::WeightFormat;
 use crate::attention::AttentionItem;

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::request::{Request, SamplingParams};
 use raglan_models::{Checkpoint, Synthetic};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rows up to which a step is a token of as many sequences; more are a part of one prompt.
 const MOST_SEQUENCES: usize = 64;
@@ -77,6 +77,12 @@ pub fn run(gpu: &Gpu, adapter: &Adapter, options: &Options, progress: Progress<'
                     Ok(stepper) => time(stepper, tokens, depth, adapter, options).map_err(|error| told(&error)),
                     Err(message) => Err(message.clone()),
                 };
+                // After a loss, or a step that failed, nothing runs any more; what is left would only say so.
+                if let (Err(message), Some(Ok(stepper))) = (&timed, &opened)
+                    && !(stepper.is_idle() && gpu.loss(Duration::ZERO).is_none())
+                {
+                    opened = Some(Err(message.clone()));
+                }
                 match timed {
                     Ok(ops) => rows.extend(ops.into_iter().map(|op| Row { op: Some(op), ..row.clone() })),
                     Err(message) => rows.push(failed(message)),
@@ -142,8 +148,8 @@ fn time(
     once(stepper, &test)?;
     stepper.start_meter(Some(timer));
     let result = (0..options.repetitions.max(1)).try_for_each(|_| once(stepper, &test));
+    result.inspect_err(|_| stepper.abandon_meter())?;
     let metered = stepper.stop_meter();
-    result?;
     if metered.steps != options.repetitions.max(1) {
         let message = format!("its {tokens} rows were not run as one step but as {} in all", metered.steps);
         return Err(Error::Failed { message });

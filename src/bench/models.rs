@@ -9,7 +9,7 @@ use super::{Adapter, Progress, Spread, told};
 use crate::cost::Limit;
 use crate::engine::{EngineOptions, Metered, Stepper};
 use crate::error::Error;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Timer};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use raglan_models::Checkpoint;
 use std::collections::HashSet;
@@ -136,9 +136,12 @@ pub fn run(
                 Ok(None) => {}
                 Err(message) => row.error = Some(message),
             }
-            // After a loss nothing runs any more; what is left would only say so.
-            if let (Some(loss), Some(Ok(_))) = (gpu.loss(Duration::ZERO), &opened) {
-                opened = Some(Err(told(&loss)));
+            // After a loss, or a step that failed, nothing runs any more; what is left would only say so.
+            if let Some(Ok(bench)) = &opened {
+                let broken = if bench.stepper.is_idle() { None } else { row.error.clone() };
+                if let Some(why) = gpu.loss(Duration::ZERO).map(|loss| told(&loss)).or(broken) {
+                    opened = Some(Err(why));
+                }
             }
         }
         each(&row);
@@ -180,6 +183,9 @@ impl Row {
         self.dispatches_per_step = Some(limit.dispatches as f64 / steps.max(1.0));
     }
 }
+
+/// A prompt, how much of it counts as read, and the tokens of its answer.
+type Asked = (Vec<u32>, usize, usize);
 
 /// An engine that runs tests.
 struct Bench<'a> {
@@ -223,10 +229,7 @@ impl<'a> Bench<'a> {
         // An answer's middle stands for all of it: the limit grows in a straight line.
         let part = test.middle(METERED_STEPS);
         let factor = test.tokens as f64 / part.tokens as f64;
-        self.stepper.start_meter(None);
-        let counted = self.run(&part);
-        let Metered { steps, works, .. } = self.stepper.stop_meter();
-        counted?;
+        let (_, Metered { steps, works, .. }) = self.metered(&part, None)?;
         let limit = self.adapter.rates.rates().limit(&works).times(factor);
 
         let mut seconds = Vec::new();
@@ -242,15 +245,30 @@ impl<'a> Bench<'a> {
             return Ok(None);
         }
         let Some(timer) = self.stepper.gpu().timer(TIMED_DISPATCHES)? else { return Ok(None) };
-        self.stepper.start_meter(Some(timer));
-        let timed = self.run(&part);
-        let Metered { steps, timed: times, .. } = self.stepper.stop_meter();
-        timed?;
+        let (_, Metered { steps, timed: times, .. }) = self.metered(&part, Some(timer))?;
         Ok(Some(sum_up(&times, steps, self.adapter.rates.rates())))
     }
 
     /// Seconds from the first step to the last token.
     fn run(&mut self, test: &Test) -> Result<f64, Error> {
+        let requests = self.prepared(test)?;
+        let seconds = self.answer(requests);
+        self.stepper.forget_prefixes();
+        seconds
+    }
+
+    /// The same, and what its steps did; steps that read contexts do not count.
+    fn metered(&mut self, test: &Test, timer: Option<Timer>) -> Result<(f64, Metered), Error> {
+        let requests = self.prepared(test)?;
+        self.stepper.start_meter(timer);
+        let seconds = self.answer(requests).inspect_err(|_| self.stepper.abandon_meter());
+        let seconds = seconds.map(|seconds| (seconds, self.stepper.stop_meter()));
+        self.stepper.forget_prefixes();
+        seconds
+    }
+
+    /// The requests of a test, once its contexts were read where they are to be.
+    fn prepared(&mut self, test: &Test) -> Result<Vec<Asked>, Error> {
         let (slots, capacity) = (test.slots(), self.stepper.capacity());
         if test.longest() > self.stepper.longest() || slots > capacity {
             let message = format!(
@@ -269,14 +287,11 @@ impl<'a> Bench<'a> {
         }
         let assumed = |depth: usize| if self.options.real_prefill { 0 } else { depth };
         let requests = prompts.into_iter().zip(&test.depths);
-        let requests = requests.map(|(prompt, &depth)| (prompt, assumed(depth), test.answer())).collect();
-        let seconds = self.answer(requests);
-        self.stepper.forget_prefixes();
-        seconds
+        Ok(requests.map(|(prompt, &depth)| (prompt, assumed(depth), test.answer())).collect())
     }
 
-    /// Runs requests, each a prompt, how much of it counts as read, and the tokens of its answer, all at once; seconds.
-    fn answer(&mut self, requests: Vec<(Vec<u32>, usize, usize)>) -> Result<f64, Error> {
+    /// Runs requests all at once; seconds.
+    fn answer(&mut self, requests: Vec<Asked>) -> Result<f64, Error> {
         let preempted = self.stepper.stats().preemptions;
         let mut waiting: HashSet<RequestId> = HashSet::new();
         for (prompt, computed, max_tokens) in requests {

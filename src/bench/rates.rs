@@ -203,9 +203,9 @@ impl Meter<'_> {
         let workgroups = self.workgroups.min(2048);
         let subgroups = u64::from(workgroups * lanes(&matrix::KERNEL).div_ceil(limits.max_subgroup_lanes));
         let products = subgroups * matrix::ACCUMULATORS as u64;
-        let (x, out) =
-            (self.gpu.buffer("factors", 8 * side * side)?, self.gpu.buffer("products", 4 * products * side * side)?);
-        let factors = vec![f16::from_f32(0.125); 4 * (side * side) as usize];
+        let factors = vec![f16::from_f32(0.125); matrix::FACTORS * (side * side) as usize];
+        let x = self.gpu.buffer("factors", 2 * factors.len() as u64)?;
+        let out = self.gpu.buffer("products", 4 * products * side * side)?;
         self.gpu.upload(&x, 0, bytemuck::cast_slice(&factors))?;
         let seconds = self.seconds_a_step(MOST_STEPS, &|recorder, steps| {
             let buffers = [&x, &out].map(Into::into);

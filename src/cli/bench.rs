@@ -153,8 +153,9 @@ enum Output {
 }
 
 impl CommonArgs {
+    /// `None` without one, and for one further off than the clock goes.
     fn deadline(&self) -> Option<Instant> {
-        self.max_seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds))
+        self.max_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)))
     }
 }
 
@@ -176,6 +177,9 @@ fn run_models(global: &Global, args: &ModelArgs) -> Result {
         Some("f32") => Some(Dtype::F32),
         Some(other) => return refused(format!("--kv-type {other} is not there; there are f16 and f32")),
     };
+    if args.batch.0.contains(&0) {
+        return refused("--batch 0: an answer is of at least one sequence");
+    }
     let names: Vec<Option<&str>> = match &args.model[..] {
         [] => vec![None],
         names => names.iter().map(|name| Some(name.as_str())).collect(),
@@ -195,7 +199,7 @@ fn run_models(global: &Global, args: &ModelArgs) -> Result {
     let tests =
         Test::all(&of(&args.prompt, 512, 64), &of(&args.generate, 128, 16), &args.depth.0, &args.batch.0, &mixes);
     if tests.is_empty() {
-        return refused("nothing to run: --prompt and --gen are both 0");
+        return refused("nothing to run: --prompt and --gen are 0");
     }
     let mut report = Report::new(measure(&gpu)?);
     let mut options = models::Options {

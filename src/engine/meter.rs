@@ -69,6 +69,13 @@ impl Stepper {
         meter.metered
     }
 
+    /// Ends counting and timing, after steps that failed: what they did is forgotten.
+    pub fn abandon_meter(&mut self) {
+        if let Some(meter) = self.meter.take() {
+            self.pipeline = meter.pipeline;
+        }
+    }
+
     /// Queues a request whose first `computed` tokens count as read already: their keys and values are what lies in its slots.
     ///
     /// # Errors

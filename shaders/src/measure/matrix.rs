@@ -14,6 +14,8 @@ gpu_struct! {
 
 /// Accumulators of a subgroup: products of one turn of the loop.
 pub const ACCUMULATORS: usize = 8;
+/// Matrices that they are products of: four left factors, each with two right ones.
+pub const FACTORS: usize = 6;
 
 /// Shape: `[steps]`. Any number of workgroups.
 pub static KERNEL: Kernel = Kernel {
@@ -28,14 +30,14 @@ pub static KERNEL: Kernel = Kernel {
     legal: |limits, _, schedule| schedule.values[0] <= limits.max_workgroup_lanes,
 };
 
-/// The CPU twin, of one subgroup: `x` is `[4, side, side]`, two left factors and two right ones.
+/// The CPU twin, of one subgroup: `x` is `[6, side, side]`, four left factors and two right ones.
 ///
 /// - returns `[8, side, side]`
 pub fn twin(x: &[f64], side: usize, steps: u32) -> Vec<f64> {
     let matrix = |index: usize| &x[index * side * side..(index + 1) * side * side];
     let mut out = Vec::new();
     for accumulator in 0..ACCUMULATORS {
-        let (a, b) = (matrix(accumulator / 2 % 2), matrix(2 + accumulator % 2));
+        let (a, b) = (matrix(accumulator / 2), matrix(4 + accumulator % 2));
         for row in 0..side {
             for col in 0..side {
                 let sum: f64 = (0..side).map(|k| a[row * side + k] * b[k * side + col]).sum();

@@ -89,9 +89,9 @@ fn models(rows: &[Row]) -> String {
     text
 }
 
-const OP_HEAD: &str =
-    "op | kernel | shape | in a step | µs | lowest – highest | of the step | GB/s | TFLOP/s | limit, µs | of limit |";
-const OP_RULE: &str = "--- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+const OP_HEAD: &str = "op | kernel | shape | in a step | µs | lowest – highest | of the step | GB/s | TFLOP/s | limit, µs | of limit \
+     | with merge, µs | of limit with it | waits in a step, µs |";
+const OP_RULE: &str = "--- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 fn ops<'a>(ops: impl Iterator<Item = &'a OpRow>) -> String {
     let mut text = format!("| {OP_HEAD}\n| {OP_RULE}\n");
@@ -106,7 +106,7 @@ fn kernel_rows(rows: &[kernels::Row]) -> String {
     for row in rows {
         let cells = match (&row.op, &row.error) {
             (Some(op), _) => op_cells(op),
-            (None, error) => format!("{} | | | | | | | | | | |", line(error.as_deref().unwrap_or_default())),
+            (None, error) => format!("{} | | | | | | | | | | | | | |", line(error.as_deref().unwrap_or_default())),
         };
         let _ = writeln!(text, "| {} | {} | {} | {cells}", row.model, row.rows, row.depth);
     }
@@ -115,7 +115,7 @@ fn kernel_rows(rows: &[kernels::Row]) -> String {
 
 fn op_cells(op: &OpRow) -> String {
     format!(
-        "{} | {} | {} | {} | {} | {} – {} | {:.1} % | {} | {} | {} | {:.1} % |",
+        "{} | {} | {} | {} | {} | {} – {} | {:.1} % | {} | {} | {} | {:.1} % | {} | {} | {} |",
         op.op,
         op.kernel,
         op.shape,
@@ -127,7 +127,10 @@ fn op_cells(op: &OpRow) -> String {
         short(op.gb_per_s),
         short(op.tflop_per_s),
         short(op.limit_us),
-        100.0 * op.share_of_limit
+        100.0 * op.share_of_limit,
+        op.with_merge_us.map_or(String::new(), short),
+        op.share_with_merge.map_or(String::new(), |share| format!("{:.1} %", 100.0 * share)),
+        short(op.step_drain_us)
     )
 }
 

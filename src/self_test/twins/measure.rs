@@ -89,7 +89,8 @@ fn check_matrix(rig: &Rig<'_>) -> Result<(), Failure> {
     let side = limits.coop_side as usize;
     for (index, steps) in [0, 1, 3].into_iter().enumerate() {
         let variant = matrix::KERNEL.variant(&[part], rig.one_schedule(&matrix::KERNEL, &[steps], index));
-        let x: Vec<f16> = rig.random(index).values(4 * side * side).into_iter().map(f16::from_f32).collect();
+        let x: Vec<f16> =
+            rig.random(index).values(matrix::FACTORS * side * side).into_iter().map(f16::from_f32).collect();
         let values: Vec<f64> = x.iter().map(|value| value.to_f64()).collect();
         let subgroups = 2 * (variant.schedule.values[0] / limits.max_subgroup_lanes) as usize;
         let out = vec![0u8; 4 * subgroups * matrix::ACCUMULATORS * side * side];

@@ -505,7 +505,7 @@ pub(super) const ALL: &[Mutant] = &[
         "measure_matrix",
         "measure_matrix",
         "another_factor",
+        "coopMultiplyAdd(a3, b1, c7)",
         "coopMultiplyAdd(a1, b1, c7)",
-        "coopMultiplyAdd(a1, b0, c7)",
     )),
 ];
