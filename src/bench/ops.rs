@@ -60,9 +60,12 @@ struct Merged {
     limit_us: f64,
 }
 
+/// Dispatches of one kind.
+type Group<'a> = Vec<(&'a Timed, Option<Merged>)>;
+
 /// Sums timed dispatches of `steps` up, in the order in which each kind comes first.
 pub(super) fn sum_up(timed: &[Timed], steps: usize, rates: &Rates) -> Vec<OpRow> {
-    let mut groups: Vec<(String, Vec<(&Timed, Option<Merged>)>)> = Vec::new();
+    let mut groups: Vec<(String, Group<'_>)> = Vec::new();
     for timed in timed.iter().zip(merged(timed, rates)) {
         let (timed, with_merge) = timed;
         let key = format!("{} {} {:?}", timed.variant, timed.work.label, kind(&timed.work));
