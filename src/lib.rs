@@ -22,6 +22,7 @@ pub mod schedules;
 pub mod segments;
 pub mod self_test;
 pub mod sequence;
+pub mod tune;
 pub mod weights;
 
 pub use engine::{Engine, EngineOptions, EngineStats, EventStream, Loading, Stepper};

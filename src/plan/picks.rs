@@ -1,6 +1,8 @@
 //! Which schedule the attention of each form takes, and in parts of how many keys.
 
+use super::stretches::Source;
 use super::{FORMS, MAX_WORKGROUPS, Planner, Scratch, TileForm};
+use crate::batch::Batch;
 use crate::cost::{KeyCost, attention_chunk};
 use crate::schedules::attention::{AUTO, WHOLE};
 use crate::schedules::{AttentionChoice, AttentionStats, Form, KvHeads};
@@ -113,6 +115,18 @@ impl Planner {
     fn pick_form(&self, form: usize, _scratch: &Scratch, _auto: usize) -> Picked {
         let portfolio = &self.attention[form.min(1)];
         if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) }
+    }
+
+    /// A batch in the first KV group as the tuner sees it, by form: the vector form, and two heights of tiles.
+    ///
+    /// # Panics
+    /// If the batch is of a model without attention.
+    pub fn attention_stats(&self, batch: &Batch) -> [Option<AttentionStats>; FORMS] {
+        let mut scratch = Scratch { heights: self.heights(Picks::default()), ..Scratch::default() };
+        self.fitting_stretches(Source { batch, group: &batch.groups[0], window: self.shape.windows[0] }, &mut scratch);
+        self.count(&mut scratch);
+        let auto = self.auto_chunks(&scratch);
+        [0, 1, 2].map(|form| (!scratch.counts[form].is_empty()).then(|| self.stats(form, &scratch, auto[form])))
     }
 
     /// The ragged batch of a form that was counted, as the tuner sees it; `auto` keys to a part by rules.

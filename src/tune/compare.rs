@@ -67,14 +67,15 @@ impl Reference {
         Reference { want, tolerance: if is_f16 { tolerance.stored_f16() } else { tolerance } }
     }
 
-    /// Means of `keys` values of up to `largest`, weighted by exponentials of scores about as large as `scores`, row by row of
+    /// Means of `keys` values of up to `largest`, weighted by exponentials of scores whose terms add up to `scores`, row by row of
     /// `cols`; stored in f16 where what they are made from is f16.
     ///
     /// Rounding a term moves a row by its share of the row's root mean square, since values have random signs; what all
     /// weights share moves it by its share of the values.
     pub(super) fn means(values: &[f32], cols: usize, keys: usize, largest: f64, scores: f64, is_f16: bool) -> Reference {
         let mut want = Wanted::default();
-        let rounding = if is_f16 { F16_HALF_STEP * (2.0 + scores) } else { 0.0 };
+        // Weights may be rounded to f16.
+        let rounding = if is_f16 { 2.0 * F16_HALF_STEP } else { 0.0 };
         let shared = 2.0 * (accuracy::STEP * (4.0 + (cols as f64).sqrt()) * scores + accuracy::exp(scores));
         for row in values.chunks_exact(cols) {
             let (_, inherited) = Sums { terms: keys, rounding }.allowed(rms(row), values.len());

@@ -4,11 +4,11 @@ use super::compare::{F16_HALF_STEP, INT8_ROUNDING, Reference, Sums};
 use super::rig::{Looked, Rig};
 use crate::error::Error;
 use crate::gpu::{Buffer, Variant};
-use crate::ops::{Kernels, Norm, Ops, Product, Rows};
+use crate::ops::{Norm, Ops, Product, Rows};
 use crate::schedules::{LinearChoice, LinearShape};
 use crate::weights::{Matrix, Piece};
 use raglan_models::Activation;
-use raglan_shaders::{BLOCK, WeightFormat, matvec_int8};
+use raglan_shaders::{BLOCK, WeightFormat};
 use smallvec::smallvec;
 
 /// Matrices in turn at most: small models have as many.
@@ -87,8 +87,7 @@ impl LinearProblem {
             None => (&self.out, Product::Stored(&self.out)),
         };
         let looked = Looked { row_bytes: 4 * out.stride as u64, rows: self.looked.rows.clone() };
-        let kernels = &rig.kernels;
-        let met = rig.once(kernels, (&out.buffer, &looked), &mut |ops| self.record(ops, 0, product))?;
+        let met = rig.once((&out.buffer, &looked), &mut |ops| self.record(ops, 0, product))?;
         let values = Looked::floats(&met.bytes, 0..met.bytes.len(), false);
         let is_int8 = rig.terms().int8 && self.shape.format.has_blocks();
         // Normed inputs, and weights in cooperative matrices, may be rounded to f16 or not.
@@ -121,8 +120,8 @@ impl LinearProblem {
 
     /// The kernels that a choice runs.
     pub(super) fn variants(&self, rig: &mut Rig, choice: &LinearChoice) -> Vec<Variant> {
-        let kernels = forced(rig, choice);
-        rig.rehearse(kernels, &mut |ops| self.record(ops, 0, self.product()))
+        rig.kernels.planner.force_linear(Some(choice.clone()));
+        rig.rehearse(&mut |ops| self.record(ops, 0, self.product()))
     }
 
     /// Runs a choice once and compares what it computes with the default's: its microseconds, or what is wrong with it.
@@ -130,9 +129,9 @@ impl LinearProblem {
     /// # Errors
     /// If the adapter was lost, or refused something.
     pub(super) fn check(&self, rig: &mut Rig, choice: &LinearChoice) -> Result<Result<f64, String>, Error> {
-        let kernels = forced(rig, choice);
+        rig.kernels.planner.force_linear(Some(choice.clone()));
         let out = (&self.out.buffer, &self.looked);
-        let met = rig.once(kernels, out, &mut |ops| self.record(ops, 0, self.product()))?;
+        let met = rig.once(out, &mut |ops| self.record(ops, 0, self.product()))?;
         let values = Looked::floats(&met.bytes, 0..met.bytes.len(), self.shape.gated && rig.is_f16());
         Ok(self.reference.check(&values).map(|_| met.us))
     }
@@ -142,13 +141,7 @@ impl LinearProblem {
     /// # Errors
     /// If the adapter was lost, or refused something.
     pub(super) fn time(&self, rig: &mut Rig, choice: &LinearChoice, about_us: f64) -> Result<f64, Error> {
-        let kernels = forced(rig, choice);
-        rig.time(kernels, about_us, &mut |ops, turn| self.record(ops, turn, self.product()))
+        rig.kernels.planner.force_linear(Some(choice.clone()));
+        rig.time(about_us, &mut |ops, turn| self.record(ops, turn, self.product()))
     }
-}
-
-/// The rig's kernels, with `choice` for every product.
-fn forced<'a>(rig: &'a mut Rig, choice: &LinearChoice) -> &'a Kernels {
-    rig.kernels.planner.force_linear(Some(choice.clone()));
-    &rig.kernels
 }

@@ -16,16 +16,19 @@ use std::ops::Range;
 pub(super) const COMPARED_BYTES: u64 = 1 << 20;
 
 /// Room for the rows that are compared.
-const RING_BYTES: u64 = 4 << 20;
+const RING_BYTES: u64 = 8 << 20;
+
+/// Numbers to a row, as random ones are made.
+const ARENA_COLS: usize = 256;
+
+/// Keys and values lie between 2^this and twice that, with either sign.
+pub(super) const KV_EXPONENT: i32 = -4;
 
 /// What stands where a candidate must write: NaN in f32, and in f16.
 const POISON: u8 = 0xff;
 
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;
-
-/// Query rows, and sequences, of a measured batch at most.
-pub(super) const MOST_ROWS: usize = 4096;
 
 /// Which types of numbers kernels take.
 #[derive(Debug, Clone, Copy, Default)]
@@ -44,6 +47,7 @@ pub(super) struct Rig {
     pub(super) inputs: Inputs,
     ring: StepRing,
     no_plan: Plan,
+    arenas: Option<[Buffer; 2]>,
 }
 
 /// A run of one candidate: what it takes, and the rows that were asked for.
@@ -79,7 +83,7 @@ impl Rig {
         let kernels = Kernels::new(gpu, types, planner(gpu, heads, 1).with_int8_activations(inputs.int8_activations))?;
         let ring = gpu.step_ring(1, RING_BYTES, RING_BYTES)?;
         let clock = Clock::new(gpu, &ring)?;
-        Ok(Rig { gpu: gpu.clone(), kernels, clock, inputs, ring, no_plan: Plan::default() })
+        Ok(Rig { gpu: gpu.clone(), kernels, clock, inputs, ring, no_plan: Plan::default(), arenas: None })
     }
 
     /// What decides which choices may be made.
@@ -98,7 +102,6 @@ impl Rig {
     /// If the adapter was lost, or refused something.
     pub(super) fn once<'a>(
         &'a self,
-        kernels: &'a Kernels,
         (out, looked): (&Buffer, &Looked),
         record: &mut dyn FnMut(&mut Ops<'a>),
     ) -> Result<Met, Error> {
@@ -106,7 +109,7 @@ impl Rig {
         self.clock.start(&mut recorder);
         let poison = vec![POISON; looked.row_bytes as usize];
         looked.rows.iter().for_each(|&row| recorder.write(out, row as u64 * looked.row_bytes, &poison));
-        let mut ops = Ops { recorder, kernels, plan: &self.no_plan };
+        let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
         record(&mut ops);
         for &row in &looked.rows {
             ops.recorder.output(out, row as u64 * looked.row_bytes, looked.row_bytes);
@@ -122,7 +125,6 @@ impl Rig {
     /// As [`Rig::once`].
     pub(super) fn time<'a>(
         &'a self,
-        kernels: &'a Kernels,
         about_us: f64,
         record: &mut dyn FnMut(&mut Ops<'a>, usize),
     ) -> Result<f64, Error> {
@@ -132,7 +134,7 @@ impl Rig {
         loop {
             let mut recorder = self.gpu.begin_step(&self.ring);
             self.clock.start(&mut recorder);
-            let mut ops = Ops { recorder, kernels, plan: &self.no_plan };
+            let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
             (0..repeats).for_each(|turn| record(&mut ops, turn));
             let (us, _) = self.clock.submit(ops.recorder)?;
             if us >= 0.7 * window_us || repeats == MOST_REPEATS {
@@ -143,8 +145,8 @@ impl Rig {
     }
 
     /// The variants that `record` would dispatch.
-    pub(super) fn rehearse<'a>(&'a self, kernels: &'a Kernels, record: &mut dyn FnMut(&mut Ops<'a>)) -> Vec<Variant> {
-        let mut ops = Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels, plan: &self.no_plan };
+    pub(super) fn rehearse<'a>(&'a self, record: &mut dyn FnMut(&mut Ops<'a>)) -> Vec<Variant> {
+        let mut ops = Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels: &self.kernels, plan: &self.no_plan };
         record(&mut ops);
         ops.recorder.into_rehearsed()
     }
@@ -173,6 +175,36 @@ impl Rig {
         recorder.dispatch(&variant, &[(&buffer).into()], bytemuck::bytes_of(&params), workgroups(&params));
         recorder.submit()?.collect()?;
         Ok(buffer)
+    }
+
+    /// Puts lists into their buffers.
+    ///
+    /// # Errors
+    /// As [`Rig::once`].
+    ///
+    /// # Panics
+    /// If they pass the ring.
+    pub(super) fn write(&self, lists: &[(&Buffer, &[u8])]) -> Result<(), Error> {
+        let mut recorder = self.gpu.begin_step(&self.ring);
+        lists.iter().for_each(|(buffer, bytes)| recorder.write(buffer, 0, bytes));
+        recorder.submit()?.collect().map(|_| ())
+    }
+
+    /// Random keys and values that all batches read, larger than caches; with the bytes of each of the two.
+    ///
+    /// # Errors
+    /// As [`Rig::random`].
+    pub(super) fn arenas(&mut self) -> Result<[Buffer; 2], Error> {
+        if let Some(arenas) = &self.arenas {
+            return Ok(arenas.clone());
+        }
+        let fits = self.gpu.limits().max_binding_bytes;
+        let bytes = if self.gpu.is_software() { fits.min(16 << 20) } else { fits.min(1 << 30) };
+        let format = if self.kernels.types.kv_bytes() == 2 { WeightFormat::F16 } else { WeightFormat::F32 };
+        let rows = (bytes / format.gpu_row_bytes(ARENA_COLS) as u64) as usize;
+        let arena = |seed| self.random("measured arena", (format, rows, ARENA_COLS), Some(KV_EXPONENT), seed);
+        let arenas = [arena(7)?, arena(8)?];
+        Ok(self.arenas.insert(arenas).clone())
     }
 
     /// The format of inputs, as a row of weights would have it.

@@ -6,7 +6,7 @@ mod products;
 
 pub use batches::{Ragged, Sequence};
 
-use crate::schedules::{AttentionStats, Form, LinearShape, spaces};
+use crate::schedules::{Form, LinearShape, spaces};
 use raglan_shaders::WeightFormat;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -106,9 +106,6 @@ fn log_uniform(rng: &mut StdRng, low: f64, high: f64) -> f64 {
 fn multiple(size: f64, unit: usize) -> usize {
     ((size / unit as f64).round() as usize).max(1) * unit
 }
-
-/// Numbers of what a batch's runs are, as the planner says; here that tests may name it.
-pub(super) type Stats = AttentionStats;
 
 #[cfg(test)]
 mod tests {

@@ -146,13 +146,18 @@ fn reading(rng: &mut StdRng, index: usize, heads: &KvHeads, most_keys: f64, exte
     };
     let keys = |sequences: &[Sequence]| sequences.iter().map(Sequence::keys).sum::<usize>() as f64;
     while scores(&sequences) > extent.most_scores || keys(&sequences) > most_keys {
-        let largest = sequences.iter_mut().max_by_key(|sequence| sequence.rows * sequence.keys());
-        match largest {
-            Some(largest) if largest.computed > 2 * largest.rows => largest.computed /= 2,
-            Some(largest) if largest.rows > 2 * least && largest.rows > 4 => largest.rows /= 2,
-            Some(largest) if largest.computed > 0 => largest.computed /= 2,
-            _ if sequences.len() > 1 => drop(sequences.pop()),
-            _ => break,
+        let count = sequences.len();
+        let Some(largest) = sequences.iter_mut().max_by_key(|sequence| sequence.rows * sequence.keys()) else { break };
+        if largest.computed > 2 * largest.rows {
+            largest.computed /= 2;
+        } else if largest.rows > 2 * least && largest.rows > 4 {
+            largest.rows /= 2;
+        } else if largest.computed > 0 {
+            largest.computed /= 2;
+        } else if count > 1 {
+            sequences.pop();
+        } else {
+            break;
         }
     }
     sequences
