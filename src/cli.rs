@@ -13,6 +13,7 @@ mod perplexity;
 mod progress;
 mod sampling;
 mod self_test;
+mod shape;
 mod size;
 
 use clap::{Parser, Subcommand};
