@@ -164,6 +164,7 @@ impl Planner {
             bytes: (2 * cols * inner) as f64,
             flops: 2.0 * (tiles_m * group_m) as f64 * (tiles_n * group_n) as f64 * inner as f64 / rate,
             workgroups: (tiles_m * tiles_n * splits) as f64,
+            workgroup_bytes: 0.0,
         };
         let parts_bytes = 2.0 * (splits * rows * cols * 4) as f64;
         let rest_us = if splits > 1 { model.launch_us + parts_bytes / model.bytes_per_us } else { 0.0 };

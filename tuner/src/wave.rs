@@ -2,14 +2,27 @@
 //! bytes or its operations need, whichever is longer.
 
 /// What a dispatch does, whole.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cost {
     /// Read and written.
     pub bytes: f64,
     /// Floating-point operations; a multiply-add counts two.
     pub flops: f64,
-    /// Workgroups that run independently.
+    /// Workgroups that run independently; 0 where the dispatch is illegal.
     pub workgroups: f64,
+    /// Workgroup memory of each, which bounds how many share a compute unit.
+    pub workgroup_bytes: f64,
+}
+
+impl Cost {
+    /// What a candidate costs that must not run: no workgroups.
+    pub const ILLEGAL: Cost = Cost { bytes: 0.0, flops: 0.0, workgroups: 0.0, workgroup_bytes: 0.0 };
+
+    /// Whether the dispatch may run, by what it states.
+    pub fn is_legal(&self) -> bool {
+        let sound = |x: f64| x.is_finite() && x >= 0.0;
+        self.workgroups > 0.0 && [self.bytes, self.flops, self.workgroups, self.workgroup_bytes].into_iter().all(sound)
+    }
 }
 
 /// Constants of a type of adapter.
@@ -43,14 +56,14 @@ mod tests {
 
     #[test]
     fn a_full_wave_runs_at_the_adapters_rate_and_a_lone_workgroup_at_its_share() {
-        let full = Cost { bytes: 1e6, flops: 0.0, workgroups: 100.0 };
+        let full = Cost { bytes: 1e6, flops: 0.0, workgroups: 100.0, workgroup_bytes: 0.0 };
         assert_eq!(MODEL.predict_us(&full), 1002.0);
         assert_eq!(MODEL.predict_us(&Cost { workgroups: 1.0, ..full }), 100_002.0);
     }
 
     #[test]
     fn one_workgroup_more_than_a_wave_costs_another_wave() {
-        let cost = |workgroups: f64| Cost { bytes: workgroups * 1e4, flops: 0.0, workgroups };
+        let cost = |workgroups: f64| Cost { bytes: workgroups * 1e4, flops: 0.0, workgroups, workgroup_bytes: 0.0 };
         assert_eq!(MODEL.predict_us(&cost(100.0)), 1002.0);
         assert!((MODEL.predict_us(&cost(101.0)) - 2002.0).abs() < 1e-9);
     }
