@@ -18,6 +18,7 @@ pub mod plan;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
+pub mod schedules;
 pub mod segments;
 pub mod self_test;
 pub mod sequence;
