@@ -1,6 +1,8 @@
 //! Which schedule the attention of each form takes, and in parts of how many keys.
 
+use super::stretches::Source;
 use super::{FORMS, MAX_WORKGROUPS, Planner, Scratch, TileForm};
+use crate::batch::Batch;
 use crate::cost::{KeyCost, attention_chunk};
 use crate::schedules::attention::{AUTO, WHOLE};
 use crate::schedules::{AttentionChoice, AttentionStats, Form, KvHeads};
@@ -113,6 +115,17 @@ impl Planner {
     fn pick_form(&self, form: usize, _scratch: &Scratch, _auto: usize) -> Picked {
         let portfolio = &self.attention[form.min(1)];
         if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) }
+    }
+
+    /// The ragged batches of one KV group as the tuner sees them when it picks, by form: the vector form, and tiles of few and
+    /// of more rows; none where a form has no rows.
+    pub fn attention_stats(&self, batch: &Batch, group: usize) -> [Option<AttentionStats>; FORMS] {
+        let mut scratch = Scratch { heights: self.heights(Picks::default()), ..Scratch::default() };
+        let source = Source { batch, group: &batch.groups[group], window: self.shape.windows[group] };
+        self.fitting_stretches(source, &mut scratch);
+        self.count(&mut scratch);
+        let auto = self.auto_chunks(&scratch);
+        std::array::from_fn(|form| (!scratch.counts[form].is_empty()).then(|| self.stats(form, &scratch, auto[form])))
     }
 
     /// The ragged batch of a form that was counted, as the tuner sees it; `auto` keys to a part by rules.
