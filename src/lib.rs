@@ -30,6 +30,7 @@ pub use error::Error;
 pub use ops::Dtype;
 pub use raglan_models as models;
 pub use raglan_shaders as shaders;
+pub use raglan_tuner as tuner;
 pub use request::{Event, FinishReason, Request, RequestId, SamplingParams};
 
 /// The examples of the README, compiled.

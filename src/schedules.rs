@@ -66,9 +66,7 @@ pub fn kernel_hash(space: &str) -> String {
             hash_of(&[&products[..], &[&split_sum::KERNEL, &rms_norm::KERNEL]].concat())
         }
         spaces::ATTENTION_VECTOR => hash_of(&[&kernels::vector::KERNEL, &kernels::merge::KERNEL]),
-        spaces::ATTENTION_TILE => {
-            hash_of(&[&kernels::tile::KERNEL, &kernels::coop::KERNEL, &kernels::merge::KERNEL])
-        }
+        spaces::ATTENTION_TILE => hash_of(&[&kernels::tile::KERNEL, &kernels::coop::KERNEL, &kernels::merge::KERNEL]),
         _ => panic!("a space {space}"),
     }
 }

@@ -1,7 +1,7 @@
 //! Stretches → work items, and the merges that join their partial results.
 
-use super::stretches::Stretch;
 use super::picks::{Chunks, Picks};
+use super::stretches::Stretch;
 use super::{FORMS, MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::attention::{AttentionItem, CHUNK, DIRECT};

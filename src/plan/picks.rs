@@ -117,16 +117,15 @@ impl Planner {
         if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) }
     }
 
-    /// A batch in the first KV group as the tuner sees it, by form: the vector form, and two heights of tiles.
-    ///
-    /// # Panics
-    /// If the batch is of a model without attention.
-    pub fn attention_stats(&self, batch: &Batch) -> [Option<AttentionStats>; FORMS] {
+    /// The ragged batches of one KV group as the tuner sees them when it picks, by form: the vector form, and tiles of few and
+    /// of more rows; none where a form has no rows.
+    pub fn attention_stats(&self, batch: &Batch, group: usize) -> [Option<AttentionStats>; FORMS] {
         let mut scratch = Scratch { heights: self.heights(Picks::default()), ..Scratch::default() };
-        self.fitting_stretches(Source { batch, group: &batch.groups[0], window: self.shape.windows[0] }, &mut scratch);
+        let source = Source { batch, group: &batch.groups[group], window: self.shape.windows[group] };
+        self.fitting_stretches(source, &mut scratch);
         self.count(&mut scratch);
         let auto = self.auto_chunks(&scratch);
-        [0, 1, 2].map(|form| (!scratch.counts[form].is_empty()).then(|| self.stats(form, &scratch, auto[form])))
+        std::array::from_fn(|form| (!scratch.counts[form].is_empty()).then(|| self.stats(form, &scratch, auto[form])))
     }
 
     /// The ragged batch of a form that was counted, as the tuner sees it; `auto` keys to a part by rules.

@@ -92,7 +92,10 @@ impl Planner {
     /// Legal schedules in cooperative matrices, none where the adapter has none or inputs are f32.
     fn coop(&self, rows: usize, shape: &[u32]) -> Vec<(&'static Kernel, Schedule, f64)> {
         let lanes = self.terms.limits.max_subgroup_lanes;
-        if self.terms.limits.coop_side == 0 || self.terms.limits.min_subgroup_lanes != lanes || self.terms.act != Part::ActF16 {
+        if self.terms.limits.coop_side == 0
+            || self.terms.limits.min_subgroup_lanes != lanes
+            || self.terms.act != Part::ActF16
+        {
             return Vec::new();
         }
         if !matmul_coop::KERNEL.tunables[0].values.contains(&lanes) {

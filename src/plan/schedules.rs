@@ -134,7 +134,9 @@ impl Planner {
     /// Workgroups of the vector form that run at once: as many as the registers of a unit hold, but no more than four, which
     /// have enough reads in flight.
     pub(super) fn vector_wave(&self, packed_rows: usize) -> usize {
-        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(Picked::Rules, packed_rows).values[..] else { return 1 };
+        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(Picked::Rules, packed_rows).values[..] else {
+            return 1;
+        };
         let resident = match self.terms.class {
             AdapterClass::Software => 1,
             AdapterClass::Hardware => {

@@ -92,7 +92,15 @@ impl AttentionStats {
             }
         });
         let variation = (variance.sqrt() / mean.max(1.0)) as f32;
-        AttentionStats { heads, runs: runs.len(), rows, keys: keys as usize, keys_max: keys_max as usize, variation, parts }
+        AttentionStats {
+            heads,
+            runs: runs.len(),
+            rows,
+            keys: keys as usize,
+            keys_max: keys_max as usize,
+            variation,
+            parts,
+        }
     }
 }
 
@@ -212,7 +220,8 @@ pub fn all(form: Form, heads: &KvHeads, terms: &Terms, usual: &[AttentionChoice]
     let mut schedules: Vec<(&'static Kernel, Schedule)> = Vec::new();
     let mut add = |kernel: &'static Kernel, keep: &dyn Fn(&[u32]) -> bool| {
         let legal = kernel.legal_schedules(&terms.limits, &shape);
-        schedules.extend(legal.into_iter().filter(|schedule| keep(&schedule.values)).map(|schedule| (kernel, schedule)));
+        schedules
+            .extend(legal.into_iter().filter(|schedule| keep(&schedule.values)).map(|schedule| (kernel, schedule)));
     };
     match form {
         Form::Vector => add(&vector::KERNEL, &|values| {

@@ -3,7 +3,9 @@
 use super::{Terms, spaces, tunables};
 use crate::cost::AdapterClass;
 use raglan_shaders::linear::Product;
-use raglan_shaders::{BLOCK, DispatchCost, Kernel, Part, Schedule, WeightFormat, matmul, matmul_coop, matvec, matvec_int8};
+use raglan_shaders::{
+    BLOCK, DispatchCost, Kernel, Part, Schedule, WeightFormat, matmul, matmul_coop, matvec, matvec_int8,
+};
 use raglan_tuner::{Candidate, Cost, Dim, DimKind, Space};
 use std::sync::LazyLock;
 
@@ -94,7 +96,9 @@ impl LinearChoice {
         match (rest.as_slice(), choice.takes_few_rows()) {
             ([], _) => Some(choice),
             ([("FUSED", fused @ 0..=1)], true) => Some(LinearChoice { fused: *fused == 1, ..choice }),
-            ([("SPLITS", splits)], false) if SPLITS.contains(splits) => Some(LinearChoice { splits: *splits, ..choice }),
+            ([("SPLITS", splits)], false) if SPLITS.contains(splits) => {
+                Some(LinearChoice { splits: *splits, ..choice })
+            }
             _ => None,
         }
     }
@@ -130,15 +134,7 @@ pub fn descriptor(shape: &LinearShape) -> [f32; 7] {
     };
     let bits = 8.0 * format.block_bytes() as f32 / format.block_values() as f32;
     let number = |flag: bool| f32::from(u8::from(flag));
-    [
-        shape.rows as f32,
-        shape.cols as f32,
-        shape.inner as f32,
-        bits,
-        blocks,
-        number(shape.normed),
-        number(shape.gated),
-    ]
+    [shape.rows as f32, shape.cols as f32, shape.inner as f32, bits, blocks, number(shape.normed), number(shape.gated)]
 }
 
 /// Whether a product has columns enough for its parts, and room for them.
@@ -205,19 +201,25 @@ pub fn all(rows: usize, terms: &Terms) -> Vec<LinearChoice> {
     if terms.int8 {
         add(&matvec_int8::KERNEL, &matvec);
     }
+    let has_coop = terms.limits.coop_side > 0
+        && terms.act == Part::ActF16
+        && terms.limits.min_subgroup_lanes == terms.limits.max_subgroup_lanes;
     add(&matmul::KERNEL, &|values| {
-        let [lanes_m, lanes_n, tile_m, tile_n, stages, _] = values[..] else { return false };
+        let [lanes_m, lanes_n, tile_m, tile_n, stages, depth] = values[..] else { return false };
         let (group_m, group_n) = (lanes_m * tile_m, lanes_n * tile_n);
         let few = if is_few { group_m <= 16 } else { group_m >= 4 };
-        let software = stages == 0 && lanes_n == 32 || stages == 1 && [group_m, group_n] == [32, 32];
-        // Beyond a few tiles, those whose sides differ by more read too much for an output.
-        few && if is_software { software } else { stages == 0 || group_m.max(group_n) <= 8 * group_m.min(group_n) }
+        // Tiles whose sides differ by more read too much for an output.
+        let balanced = stages == 0 || group_m.max(group_n) <= if is_few { 16 } else { 4 } * group_m.min(group_n);
+        let software = stages == 0 && lanes_n == 32 || stages == 1 && [group_m, group_n] == [32, 32] && depth == 32;
+        // Beside cooperative matrices, a few that show how far behind these are.
+        let beside = stages > 0 && depth == 32 && tile_m >= 2 && group_n >= 32;
+        few && if is_software { software } else { balanced && (!has_coop || beside) }
     });
-    if terms.act == Part::ActF16 && terms.limits.min_subgroup_lanes == terms.limits.max_subgroup_lanes {
+    if has_coop {
         add(&matmul_coop::KERNEL, &|values| {
             let [_, subgroups_m, subgroups_n, tile_m, tile_n, ..] = values[..] else { return false };
             let (group_m, group_n) = (subgroups_m * tile_m, subgroups_n * tile_n);
-            let few = if is_few { group_m <= 32 } else { group_m >= 16 };
+            let few = if is_few { group_m <= 16 } else { group_m >= 16 };
             let balanced = group_m.max(group_n) <= 8 * group_m.min(group_n);
             few && balanced && (!is_software || (subgroups_m == 1 && subgroups_n == 2 && tile_m == tile_n))
         });
@@ -227,6 +229,8 @@ pub fn all(rows: usize, terms: &Terms) -> Vec<LinearChoice> {
         if choice.takes_few_rows() {
             [false, true].map(|fused| LinearChoice { fused, ..choice.clone() }).into()
         } else {
+            // Beside cooperative matrices the others stay whole.
+            let splits = if has_coop && !choice.is_coop() { &SPLITS[..1] } else { splits };
             splits.iter().map(|&splits| LinearChoice { splits, ..choice.clone() }).collect()
         }
     };

@@ -30,7 +30,11 @@ fn every_candidate_is_read_back_from_its_text() {
         let terms = terms(limits, class);
         for rows in [1, 100] {
             let all = linear::all(rows, &terms);
-            println!("{class:?} {rows} rows: {} candidates", all.len());
+            assert!(all.len() <= if class == AdapterClass::Software { 80 } else { 1200 }, "{rows} rows: {}", all.len());
+            println!("{class:?} {rows} rows: {}", all.len());
+            for kernel in ["matvec", "matvec_int8", "matmul", "matmul_coop"] {
+                println!("{kernel} {}", all.iter().filter(|c| c.kernel.name == kernel).count());
+            }
             for choice in &all {
                 let text = choice.candidate().to_string();
                 let read = text.parse().ok().and_then(|candidate| LinearChoice::of(&candidate));
@@ -71,7 +75,8 @@ fn what_no_kernel_has_is_refused() {
 #[test]
 fn weights_are_read_again_for_every_tile_of_rows_and_a_split_pays_for_its_parts() {
     let terms = terms(AdapterLimits::most(), AdapterClass::Hardware);
-    let shape = |rows| LinearShape { rows, cols: 4096, inner: 4096, format: WeightFormat::F16, normed: true, gated: false };
+    let shape =
+        |rows| LinearShape { rows, cols: 4096, inner: 4096, format: WeightFormat::F16, normed: true, gated: false };
     let choice = |text: &str| LinearChoice::of(&text.parse().expect("a candidate")).expect("a choice");
     let few = |tile: u32, fused: u32| choice(&format!("matvec LANES=64 TILE_M={tile} TILE_N=4 UNROLL=1 FUSED={fused}"));
     let cost = |choice: &LinearChoice, rows| linear::cost(choice, &shape(rows), &terms);
@@ -113,7 +118,11 @@ fn a_batch_counts_the_parts_of_every_chunk() {
     let terms = terms(AdapterLimits::most(), AdapterClass::Hardware);
     let of = |chunk: u32| {
         let text = format!("attention_vector LANES=128 TEAM=8 ROWS=4 KEYS=4 CHUNK={chunk}");
-        attention::cost(&AttentionChoice::of(&text.parse().expect("a candidate"), 128).expect("a choice"), &stats, &terms)
+        attention::cost(
+            &AttentionChoice::of(&text.parse().expect("a candidate"), 128).expect("a choice"),
+            &stats,
+            &terms,
+        )
     };
     assert_eq!((of(WHOLE).workgroups, of(128).workgroups), (24.0, 8.0 * parts(128) as f64));
     assert!(of(WHOLE).bytes < of(128).bytes, "partial results are written and read");
