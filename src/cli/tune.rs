@@ -1,5 +1,6 @@
 //! `raglan tune`: which schedules are fastest here.
 
+mod collect;
 mod evaluate;
 mod files;
 mod pictures;
@@ -19,12 +20,14 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    Collect(collect::Args),
     Train(train::Args),
     Evaluate(evaluate::Args),
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
     match &args.what {
+        What::Collect(args) => collect::run(global, args),
         What::Train(args) => train::run(global, args),
         What::Evaluate(args) => evaluate::run(global, args),
     }

@@ -59,7 +59,7 @@ pub(super) fn known(rig: &Rig, batch: &Ragged) -> Option<Known> {
     let planner = planner(rig, batch);
     let usual = planner.usual_attention(batch.form);
     let packed_rows = batch.sequences.iter().map(|sequence| sequence.rows).max().unwrap_or(1) * batch.heads.group;
-    let by_form = planner.attention_stats(&batch.batch(0));
+    let by_form = planner.attention_stats(&batch.batch(0), 0);
     let mut met = by_form.into_iter().enumerate().filter_map(|(form, stats)| stats.map(|stats| (form, stats)));
     let (form, stats) = met.next()?;
     if met.next().is_some() || (form == 0) != (batch.form == Form::Vector) {
