@@ -11,6 +11,8 @@ mod linear;
 mod problem;
 mod rig;
 pub mod shapes;
+#[cfg(test)]
+mod tests;
 
 pub use collect::{Options, collect};
 pub use rig::Inputs;

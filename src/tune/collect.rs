@@ -41,6 +41,8 @@ pub struct Options {
     pub most_shapes: usize,
     /// Candidates of a space at most; `None`: as many as suit the adapter.
     pub most_candidates: Option<usize>,
+    /// Time for each space's pilot; `None`: a share of its time.
+    pub pilot: Option<Duration>,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             out: None,
             most_shapes: usize::MAX,
             most_candidates: None,
+            pilot: None,
         }
     }
 }
@@ -100,6 +103,8 @@ struct Collector<'a> {
     warmed: FxHashSet<Variant>,
     /// Whose outputs were compared in this run; a row of another run is compared again before it is measured on.
     checked: FxHashMap<usize, f64>,
+    /// Rows that have no times because they are not worth any.
+    given_up: FxHashSet<usize>,
     losses: usize,
     begun: Instant,
     written: Instant,
@@ -166,6 +171,7 @@ impl<'a> Collector<'a> {
             dataset,
             warmed: FxHashSet::default(),
             checked: FxHashMap::default(),
+            given_up: FxHashSet::default(),
             losses: 0,
             begun,
             written: begun,
@@ -173,6 +179,8 @@ impl<'a> Collector<'a> {
             progress,
         };
         collector.index_rows();
+        let rows = collector.dataset.rows.iter().enumerate();
+        collector.given_up = rows.filter(|(_, row)| is_empty(row)).map(|(at, _)| at).collect();
         Ok(collector)
     }
 
@@ -209,6 +217,9 @@ impl<'a> Collector<'a> {
     /// What was collected, without shapes that were begun and not ended where the time is over; they stay where somebody stops
     /// the collection, to go on later.
     fn end(mut self) -> Result<Dataset, Error> {
+        let mut place = 0..;
+        let given_up = std::mem::take(&mut self.given_up);
+        self.dataset.rows.retain(|row| place.next().is_some_and(|at| !is_empty(row) || given_up.contains(&at)));
         if !self.stop.load(Ordering::Relaxed) {
             self.drop_unfinished();
         }
@@ -291,6 +302,11 @@ impl<'a> Collector<'a> {
         self.index.insert(key, self.dataset.rows.len() - 1);
         self.dataset.rows.len() - 1
     }
+}
+
+/// Whether a row says nothing.
+fn is_empty(row: &Row) -> bool {
+    row.failure.is_none() && !row.times_us.iter().any(|us| us.is_finite())
 }
 
 fn bits(shape: &[f32]) -> Vec<u32> {

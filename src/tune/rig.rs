@@ -27,6 +27,9 @@ pub(super) const KV_EXPONENT: i32 = -4;
 /// What stands where a candidate must write: NaN in f32, and in f16.
 const POISON: u8 = 0xff;
 
+/// A window so many times as long as it must be is not repeated.
+const LONG_WINDOWS: f64 = 10.0;
+
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;
 
@@ -118,8 +121,8 @@ impl Rig {
         Ok(Met { us, bytes })
     }
 
-    /// Microseconds of what `record` records, which is told which repetition of how many it is: the mean of as many as fill a
-    /// window, given that one takes about `about_us`.
+    /// Microseconds of what `record` records, which is told which repetition it is: the mean of as many as fill a window, given
+    /// that one takes about `about_us`, and the least of some windows.
     ///
     /// # Errors
     /// As [`Rig::once`].
@@ -130,18 +133,23 @@ impl Rig {
     ) -> Result<f64, Error> {
         let window_us = self.clock.window_us();
         let repeats_for = |us: f64| ((1.1 * window_us / us.max(1e-3)).ceil() as usize).clamp(1, MOST_REPEATS);
-        let mut repeats = repeats_for(about_us);
-        loop {
+        let (mut repeats, mut windows, mut least, mut turn) = (repeats_for(about_us), 0, f64::INFINITY, 0);
+        while windows < self.clock.windows() {
             let mut recorder = self.gpu.begin_step(&self.ring);
             self.clock.start(&mut recorder);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
-            (0..repeats).for_each(|turn| record(&mut ops, turn));
+            (turn..turn + repeats).for_each(|turn| record(&mut ops, turn));
+            turn += repeats;
             let (us, _) = self.clock.submit(ops.recorder)?;
-            if us >= 0.7 * window_us || repeats == MOST_REPEATS {
-                return Ok(us / repeats as f64);
+            if us < 0.7 * window_us && repeats < MOST_REPEATS {
+                repeats = repeats_for(us / repeats as f64).max(repeats + 1);
+                continue;
             }
-            repeats = repeats_for(us / repeats as f64).max(repeats + 1);
+            least = least.min(us / repeats as f64);
+            // What is long is long enough.
+            windows += if us > LONG_WINDOWS * window_us { self.clock.windows() } else { 1 };
         }
+        Ok(least)
     }
 
     /// The variants that `record` would dispatch.

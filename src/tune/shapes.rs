@@ -36,7 +36,7 @@ pub struct Extent {
     pub most_products: f64,
     /// Bytes of the keys and values of a batch.
     pub most_kv_bytes: f64,
-    /// Multiplications of keys and queries.
+    /// Multiplications of keys and queries, in heads of 64 columns.
     pub most_scores: f64,
     /// Sequences of a batch.
     pub most_sequences: usize,
@@ -55,7 +55,7 @@ impl Extent {
             most_matrix_bytes: max_binding_bytes as f64,
             most_products: 48e6,
             most_kv_bytes: 12e6,
-            most_scores: 12e6,
+            most_scores: 1.5e6,
             most_sequences: 32,
             head_strides: vec![64, 128],
             element_bytes,
@@ -70,7 +70,7 @@ impl Extent {
             most_matrix_bytes: max_binding_bytes.min(2 << 30) as f64,
             most_products: 1.5e11,
             most_kv_bytes: (max_binding_bytes.min(1 << 30)) as f64,
-            most_scores: 5e10,
+            most_scores: 2e9,
             most_sequences: 256,
             head_strides: vec![64, 80, 96, 128, 256],
             element_bytes,

@@ -121,6 +121,7 @@ fn collected(global: &Global, gpu: &Gpu, args: &Args, path: &Path, stop: &Atomic
         out: Some(path.to_owned()),
         most_shapes: args.shapes.unwrap_or(usize::MAX),
         most_candidates: args.candidates.map(usize::from),
+        pilot: None,
     };
     let bar = Bar::count("collecting", false);
     tune::collect(gpu, &options, stop, &mut |what, elapsed_s, total_s| {

@@ -25,7 +25,8 @@ impl Collector<'_> {
             return Ok(Ended::Done);
         }
         let shares: f64 = self.courses.iter().map(|course| course.share).sum();
-        let until = self.elapsed_s() + SHARE * self.courses[course].share / shares * self.options.time.as_secs_f64();
+        let share_s = SHARE * self.courses[course].share / shares * self.options.time.as_secs_f64();
+        let until = self.elapsed_s() + self.options.pilot.map_or(share_s, |time| time.as_secs_f64());
         let mut opened = self.open(&subjects)?;
         let candidates = self.pilot_candidates(course, &opened);
         // A candidate at a time on all shapes; a few of them are compiled together.
@@ -43,7 +44,9 @@ impl Collector<'_> {
             // Two shapes first, the others where that gives hope.
             for part in 0..2 {
                 let hopeless = if part == 0 { Vec::new() } else { self.hopeless(&opened, group) };
-                let of_part = |item: &&Item| (item.opened < 2) == (part == 0) && !hopeless.contains(&item.choice.candidate());
+                let is_hopeless = |item: &&Item| hopeless.contains(&item.choice.candidate());
+                self.given_up.extend(items.iter().filter(|item| item.opened >= 2).filter(is_hopeless).map(|item| item.row));
+                let of_part = |item: &&Item| (item.opened < 2) == (part == 0) && !is_hopeless(item);
                 let now: Vec<Item> = items.iter().filter(of_part).cloned().collect();
                 self.warm_items(&what, &mut opened, &now);
                 self.say(&what);
