@@ -281,6 +281,11 @@ impl Planner {
         planner
     }
 
+    /// Has every product run so where it may, or as it would be chosen: for measuring.
+    pub fn force_linear(&mut self, choice: Option<LinearChoice>) {
+        self.forced_linear = choice;
+    }
+
     /// What decides which choices may be made.
     pub fn terms(&self) -> &Terms {
         &self.terms

@@ -134,6 +134,11 @@ impl Global {
         }
     }
 
+    /// Whether a few rows may meet weights in blocks in 8 bits.
+    pub(super) fn int8_activations(&self) -> bool {
+        self.int8_activations
+    }
+
     /// How many requests run at once, where there are many.
     pub(super) fn max_sequences(&self) -> usize {
         self.max_sequences as usize

@@ -14,12 +14,17 @@
 mod dataset;
 mod error;
 mod evaluate;
+mod features;
 mod latency;
 mod memo;
+mod mlp;
 mod model;
+mod numbers;
 mod portfolio;
+mod prior;
 mod space;
 mod split;
+mod table;
 mod train;
 mod wave;
 mod weights;

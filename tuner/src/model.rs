@@ -1,6 +1,13 @@
 //! What picks: a portfolio, the prior of its candidates, and the MLP that corrects it.
 
-use crate::{Candidate, Cost, Space};
+use crate::features::{Features, MOST_FEATURES, OF_PRIOR};
+use crate::mlp::Mlp;
+use crate::numbers::exp;
+use crate::prior::{CostColumns, Lanes, Prior, TRAITS};
+use crate::{Candidate, Cost, MOST_CANDIDATES, Space};
+
+/// Predicted logarithms are bounded by it, so that each is a number.
+const BOUND: f32 = 60.0;
 
 /// A choice.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,8 +21,16 @@ pub struct Pick {
 /// What is known of one space on one adapter type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    space: Space,
-    candidates: Vec<Candidate>,
+    pub(crate) space: Space,
+    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) features: Features,
+    pub(crate) prior: Prior,
+    /// Of each candidate's kernel, as logarithms.
+    pub(crate) factors: Lanes,
+    /// Whether the MLP corrects the prior, or speaks alone.
+    pub(crate) on_prior: bool,
+    /// Their words are averaged; none: the prior alone.
+    pub(crate) members: Vec<Mlp>,
 }
 
 impl Model {
@@ -24,7 +39,7 @@ impl Model {
         &self.space
     }
 
-    /// The portfolio, at most [`crate::MOST_CANDIDATES`].
+    /// The portfolio, at most [`MOST_CANDIDATES`].
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -34,14 +49,21 @@ impl Model {
         0
     }
 
+    /// debug
+    pub fn describe(&self) -> String { format!("{:?}", self.prior) }
+
+    /// Whether the analytical prior is part of its predictions.
+    pub fn has_prior(&self) -> bool {
+        self.on_prior
+    }
+
     /// Natural logarithms of the predicted times in microseconds, infinite where a candidate is illegal. Allocates nothing.
     ///
     /// # Panics
     /// Where `shape` has not a number for each dim, or `costs` or `log_us` not one for each candidate.
-    pub fn predict(&self, _shape: &[f32], costs: &[Cost], log_us: &mut [f32]) {
-        for (log_us, cost) in log_us.iter_mut().zip(costs) {
-            *log_us = if cost.is_legal() { (cost.bytes as f32).ln() } else { f32::INFINITY };
-        }
+    pub fn predict(&self, shape: &[f32], costs: &[Cost], log_us: &mut [f32]) {
+        assert_eq!(log_us.len(), self.candidates.len(), "{}", self.space.name);
+        log_us.copy_from_slice(&self.lanes(shape, costs)[..log_us.len()]);
     }
 
     /// The candidate of the least predicted time; none where all are illegal. Allocates nothing.
@@ -49,14 +71,78 @@ impl Model {
     /// # Panics
     /// As [`Model::predict`].
     pub fn pick(&self, shape: &[f32], costs: &[Cost]) -> Option<Pick> {
-        let mut log_us = [f32::INFINITY; crate::MOST_CANDIDATES];
-        self.predict(shape, costs, &mut log_us[..self.candidates.len()]);
-        let (index, least) = log_us.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1))?;
-        least.is_finite().then(|| Pick { index, us: least.exp() })
+        let log_us = self.lanes(shape, costs);
+        let (mut index, mut least) = (0, f32::INFINITY);
+        for (at, log_us) in log_us.iter().enumerate() {
+            (index, least) = if *log_us < least { (at, *log_us) } else { (index, least) };
+        }
+        (least < f32::INFINITY).then(|| Pick { index, us: exp(f64::from(least)) as f32 })
     }
 
     /// The same portfolio with the prior alone.
     pub fn without_mlp(&self) -> Model {
-        self.clone()
+        Model { on_prior: true, members: Vec::new(), ..self.clone() }
     }
+
+    #[inline]
+    fn lanes(&self, shape: &[f32], costs: &[Cost]) -> Lanes {
+        assert_eq!(shape.len(), self.space.dims.len(), "{}", self.space.name);
+        assert_eq!(costs.len(), self.candidates.len(), "{}", self.space.name);
+        let columns = CostColumns::new(costs);
+        let mut traits = [[0.0; MOST_CANDIDATES]; TRAITS];
+        let mut out = self.base(&columns, &mut traits);
+        if !self.members.is_empty() {
+            let of_prior = if self.on_prior { prior_features(&out, &columns) } else { [0.0; OF_PRIOR] };
+            let mut features = [0.0; MOST_FEATURES];
+            let features = self.features.fill(shape, of_prior, &mut features);
+            let share = 1.0 / self.members.len() as f32;
+            for member in &self.members {
+                member.add_to(features, &traits, share, &mut out);
+            }
+        }
+        for (out, barred) in out.iter_mut().zip(&columns.barred) {
+            // Whatever is no number counts as slow.
+            let low = if *out < BOUND { *out } else { BOUND };
+            *out = if low > -BOUND { low } else { -BOUND } + *barred;
+        }
+        out
+    }
+
+    /// What the MLP's word is added to: the prior's logarithms, or zeros.
+    #[inline(always)]
+    pub(crate) fn base(&self, columns: &CostColumns, traits: &mut [Lanes; TRAITS]) -> Lanes {
+        let mut out = [0.0; MOST_CANDIDATES];
+        self.prior.all(columns, &mut out, traits);
+        if self.on_prior {
+            for (out, factor) in out.iter_mut().zip(&self.factors) {
+                *out += *factor;
+            }
+            out
+        } else {
+            [0.0; MOST_CANDIDATES]
+        }
+    }
+}
+
+/// The least of the prior's logarithms over the legal candidates, and how far their mean lies above it.
+#[inline(always)]
+pub(crate) fn prior_features(log_us: &Lanes, columns: &CostColumns) -> [f32; OF_PRIOR] {
+    let (mut sum, mut count, mut least) = ([0.0; 4], [0.0; 4], [f32::INFINITY; 4]);
+    let (logs, _) = log_us.as_chunks::<4>();
+    let (barred, _) = columns.barred.as_chunks::<4>();
+    for (logs, barred) in logs.iter().zip(barred) {
+        for at in 0..4 {
+            let legal = if barred[at] == 0.0 { 1.0 } else { 0.0 };
+            sum[at] += legal * logs[at];
+            count[at] += legal;
+            let log = logs[at] + barred[at];
+            least[at] = if log < least[at] { log } else { least[at] };
+        }
+    }
+    let count: f32 = count.iter().sum();
+    if count == 0.0 {
+        return [0.0; OF_PRIOR];
+    }
+    let least = least.iter().fold(f32::INFINITY, |a, b| if *b < a { *b } else { a });
+    [least, sum.iter().sum::<f32>() / count - least]
 }

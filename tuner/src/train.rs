@@ -1,23 +1,55 @@
 //! From measurements to weights.
+//!
+//! Of each space: the portfolio, the prior's constants, then an inner cross-validation over groups that says whether the MLP
+//! corrects the prior or speaks alone, and after how many passes it is at its best; then the members, on all shapes of
+//! training.
 
-use crate::{Dataset, Error, Weights};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use rand::rngs::Xoshiro256PlusPlus;
+use rand::{Rng, SeedableRng};
+
+use crate::features::Features;
+use crate::mlp::{MOST_OUTPUTS, Mlp, Sizes};
+use crate::numbers::{BLOCK, ln_f64};
+use crate::prior::{Sample, fit};
+use crate::table::Table;
+use crate::{Dataset, Error, MOST_CANDIDATES, Model, Space, Split, Weights, portfolio};
+
+mod descent;
+mod example;
+
+use descent::{CHECK, Descent, descend};
+use example::Example;
+
+/// Folds of the inner cross-validation.
+const FOLDS: usize = 4;
+/// With fewer shapes of training the prior and the candidates' own levels are all that is learned.
+const LEAST_SHAPES: usize = 16;
+/// With fewer groups, folds are made of shapes.
+const LEAST_GROUPS: usize = 8;
+/// Members that weights may have.
+pub(crate) const MOST_MEMBERS: usize = 8;
 
 /// How to train.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainOptions {
     /// All chance comes from it: the same seed and dataset train the same bytes.
     pub seed: u64,
-    /// Width of the two hidden layers.
+    /// Width of the two hidden layers: 16, 32 or 64; another is taken as the next of them.
     pub hidden: usize,
-    /// MLPs whose predictions are averaged.
+    /// MLPs whose predictions are averaged, 1 to 8.
     pub members: usize,
     /// At most so many passes over the shapes.
     pub epochs: usize,
+    /// Whether the MLP corrects the prior: chosen by cross-validation where it is none.
+    pub on_prior: Option<bool>,
 }
 
 impl Default for TrainOptions {
     fn default() -> TrainOptions {
-        TrainOptions { seed: 1, hidden: 32, members: 1, epochs: 600 }
+        TrainOptions { seed: 1, hidden: 32, members: 1, epochs: 400, on_prior: None }
     }
 }
 
@@ -27,9 +59,192 @@ impl Default for TrainOptions {
 /// # Errors
 /// `NothingToTrain`: no space has a shape of the Train split with a time. `Dataset`: rows that break the rules.
 pub fn train(
-    _dataset: &Dataset,
-    _options: &TrainOptions,
-    _progress: &mut dyn FnMut(&str, usize, usize),
+    dataset: &Dataset,
+    options: &TrainOptions,
+    progress: &mut dyn FnMut(&str, usize, usize),
 ) -> Result<Weights, Error> {
-    Err(Error::NothingToTrain { message: "training comes next".to_owned() })
+    let mut models = Vec::new();
+    for space in &dataset.header.spaces {
+        let table = Table::new(dataset, space);
+        if table.of(Split::Train).next().is_some() {
+            models.push(train_space(dataset, space, &table, options, progress));
+        }
+    }
+    if models.is_empty() {
+        return Err(Error::NothingToTrain { message: "no shape of the Train split has a time".to_owned() });
+    }
+    let header = &dataset.header;
+    Ok(Weights {
+        adapter_type: header.adapter_type.clone(),
+        adapter: header.adapter.clone(),
+        driver: header.driver.clone(),
+        date: header.date.clone(),
+        dataset_sha256: dataset.sha256()?,
+        kernel_hashes: header.kernel_hashes.clone(),
+        scores: serde_json::Value::Null,
+        models,
+    })
 }
+
+fn train_space(
+    dataset: &Dataset,
+    space: &Space,
+    table: &Table<'_>,
+    options: &TrainOptions,
+    progress: &mut dyn FnMut(&str, usize, usize),
+) -> Model {
+    let candidates = portfolio(dataset, &space.name);
+    let ids: Vec<usize> = candidates.iter().filter_map(|candidate| table.id(candidate)).collect();
+    let prior = fit(&samples(table, &ids));
+    let factors = prior.factors(&candidates);
+    let features = Features::new(space);
+    let plain =
+        Model { space: space.clone(), candidates, features, prior, factors, on_prior: true, members: Vec::new() };
+    let variants: Vec<(Model, Vec<Example>)> = [true, false]
+        .into_iter()
+        .filter(|on_prior| options.on_prior.is_none_or(|wanted| wanted == *on_prior))
+        .map(|on_prior| example::examples(Model { on_prior, ..plain.clone() }, table, &ids))
+        .collect();
+
+    let sizes = Sizes {
+        inputs: plain.features.len(),
+        hidden: [1, 2, 4].into_iter().find(|blocks| blocks * BLOCK >= options.hidden).unwrap_or(4),
+        outputs: ids.len().div_ceil(BLOCK).clamp(1, MOST_OUTPUTS),
+    };
+    let seed = |role: usize| mixed(options.seed, &space.name, role);
+    let members = options.members.clamp(1, MOST_MEMBERS);
+    let folds = folds(space, &variants[0].1, seed(0));
+    let epochs = if variants[0].1.len() < LEAST_SHAPES { 0 } else { options.epochs };
+    let validations = if epochs == 0 { 0 } else { variants.len() * FOLDS };
+    let total = validations + members;
+
+    let curves = in_parallel(
+        validations,
+        |job| {
+            let (variant, fold) = (job / FOLDS, job % FOLDS);
+            let examples = &variants[variant].1;
+            let (valid, train) = (0..examples.len()).partition(|at| folds[*at] == fold);
+            descend(&Descent { examples, train, valid, sizes, epochs, seed: seed(1 + fold) }).scores
+        },
+        &mut |done| progress(&space.name, done, total),
+    );
+    let (variant, epochs) = best_of(&curves, variants.len());
+    if std::env::var("CURVE").is_ok() {
+        for v in 0..variants.len() { let f = &curves[v*FOLDS..(v+1)*FOLDS]; for c in (0..f[0].len()).step_by(4) { eprint!("{}:{:.3} ", c*CHECK, 100.0*f.iter().map(|x| x[c].0).sum::<f64>()/f.iter().map(|x| x[c].1 as f64).sum::<f64>()); } eprintln!(); }
+        eprintln!("best {variant} {epochs}");
+    }
+    let (model, examples) = &variants[variant];
+    let members = in_parallel(
+        members,
+        |member| {
+            let train = (0..examples.len()).collect();
+            let seed = seed(1 + FOLDS + member);
+            descend(&Descent { examples, train, valid: Vec::new(), sizes, epochs, seed }).mlp
+        },
+        &mut |done| progress(&space.name, validations + done, total),
+    );
+    Model { members, ..model.clone() }
+}
+
+/// What the prior is fitted to: every candidate of the portfolio on every shape, those near the best above all.
+fn samples<'a>(table: &Table<'a>, ids: &[usize]) -> Vec<Sample<'a>> {
+    let mut samples = Vec::new();
+    for shape in table.of(Split::Train) {
+        for id in ids {
+            let Some((row, us)) = shape.rows.get(id).and_then(|row| row.chosen_us().map(|us| (*row, us))) else {
+                continue;
+            };
+            if !row.cost.is_legal() {
+                continue;
+            }
+            let columns = crate::prior::CostColumns::new(std::slice::from_ref(&row.cost));
+            samples.push(Sample {
+                kernel: &row.candidate.kernel,
+                cost: [columns.bytes[0], columns.flops[0], columns.workgroups[0], columns.workgroup_bytes[0]],
+                log_us: ln_f64(us) as f32,
+                weight: (0.1 + crate::numbers::exp(-shape.regret(*id) / 0.5)) as f32,
+            });
+        }
+    }
+    samples
+}
+
+/// The fold of each example: whole groups, where there are enough, so that what is validated on is unseen as a whole.
+fn folds(space: &Space, examples: &[Example], seed: u64) -> Vec<usize> {
+    let grouped: Vec<usize> = (0..space.dims.len()).filter(|at| space.dims[*at].grouped).collect();
+    let group = |example: &Example| grouped.iter().map(|at| example.shape[*at].to_bits()).collect::<Vec<u32>>();
+    let mut groups: Vec<Vec<u32>> = examples.iter().map(group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let by_group = groups.len() >= LEAST_GROUPS;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut order: Vec<usize> = (0..if by_group { groups.len() } else { examples.len() }).collect();
+    shuffle(&mut order, &mut rng);
+    let fold_of = |at: usize| order[at] % FOLDS;
+    examples
+        .iter()
+        .enumerate()
+        .map(
+            |(at, example)| {
+                if by_group { fold_of(groups.binary_search(&group(example)).unwrap_or(0)) } else { fold_of(at) }
+            },
+        )
+        .collect()
+}
+
+/// The variant and the passes that make the least regret, from the curves of the folds.
+fn best_of(curves: &[Vec<(f64, usize)>], variants: usize) -> (usize, usize) {
+    let mut best = (f64::INFINITY, 0, 0);
+    for variant in 0..variants {
+        let folds = curves.get(variant * FOLDS..(variant + 1) * FOLDS).unwrap_or_default();
+        for check in 0..folds.iter().map(Vec::len).min().unwrap_or(0) {
+            let shapes: usize = folds.iter().map(|fold| fold[check].1).sum();
+            let mean = folds.iter().map(|fold| fold[check].0).sum::<f64>() / shapes.max(1) as f64;
+            best = if mean < best.0 { (mean, variant, check * CHECK) } else { best };
+        }
+    }
+    (best.1, best.2)
+}
+
+/// Jobs on all cores; the results in order, whichever ends first. `heard` is told how many are done.
+fn in_parallel<T: Send>(jobs: usize, run: impl Fn(usize) -> T + Sync, heard: &mut dyn FnMut(usize)) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from).min(jobs);
+    let mut done: Vec<(usize, T)> = Vec::with_capacity(jobs);
+    std::thread::scope(|scope| {
+        let (send, receive) = mpsc::channel();
+        for _ in 0..cores {
+            let (send, next, run) = (send.clone(), &next, &run);
+            scope.spawn(move || {
+                loop {
+                    let job = next.fetch_add(1, Ordering::Relaxed);
+                    if job >= jobs || send.send((job, run(job))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for result in receive {
+            done.push(result);
+            heard(done.len());
+        }
+    });
+    done.sort_by_key(|(job, _)| *job);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Puts a list in another order.
+pub(crate) fn shuffle(list: &mut [usize], rng: &mut impl Rng) {
+    for last in (1..list.len()).rev() {
+        list.swap(last, (rng.next_u64() % (last as u64 + 1)) as usize);
+    }
+}
+
+/// A seed for each role in each space.
+fn mixed(seed: u64, space: &str, role: usize) -> u64 {
+    let begin = seed ^ (role as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    space.bytes().fold(begin, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+const _: () = assert!(MOST_CANDIDATES.is_multiple_of(BLOCK));

@@ -1,0 +1,66 @@
+//! Where datasets and weights lie: the user's, and those of the source tree.
+
+use super::super::Result;
+use super::super::global::Global;
+use super::super::load::open_gpu;
+use super::super::refused;
+use raglan::models::hub::Cache;
+use raglan::schedules;
+use raglan::tuner::{Candidate, Dataset, Weights};
+use std::path::{Path, PathBuf};
+
+/// A dataset's name in its folder.
+pub(super) const DATASET: &str = "dataset.parquet";
+
+/// Weights' name in their folder.
+pub(super) const WEIGHTS: &str = "weights.safetensors";
+
+/// What the adapter's measurements go by.
+pub(super) fn adapter_type(global: &Global) -> Result<String> {
+    let gpu = open_gpu(global)?;
+    Ok(schedules::adapter_type(&gpu.summary().name, gpu.limits()))
+}
+
+/// This user's folder for an adapter type.
+pub(super) fn user_folder(adapter_type: &str) -> PathBuf {
+    Cache::from_env().root().join("tuner").join(adapter_type)
+}
+
+/// The newest dataset of an adapter type: the user's, or that of `tuner/data` under the current folder or beside the program.
+///
+/// # Errors
+/// If there is none, or one cannot be read.
+pub(super) fn newest_dataset(adapter_type: &str) -> Result<PathBuf> {
+    let program = std::env::current_exe().unwrap_or_default();
+    let trees = std::iter::once(Path::new("")).chain(program.ancestors().skip(1));
+    let mut places = vec![user_folder(adapter_type).join(DATASET)];
+    places.extend(trees.map(|tree| tree.join("tuner/data").join(adapter_type).join(DATASET)));
+    let mut newest: Option<(String, PathBuf)> = None;
+    for place in places.into_iter().filter(|place| place.is_file()) {
+        let date = Dataset::read(&place)?.header.date;
+        if newest.as_ref().is_none_or(|(other, _)| *other < date) {
+            newest = Some((date, place));
+        }
+    }
+    match newest {
+        Some((_, path)) => Ok(path),
+        None => refused(format!(
+            "nothing was measured on {adapter_type}: `raglan tune` does, or name a dataset ({} is where it would be)",
+            user_folder(adapter_type).join(DATASET).display()
+        )),
+    }
+}
+
+/// The weights that this adapter picks by, and where they are from.
+///
+/// # Errors
+/// If there are none, or the user's cannot be read.
+pub(super) fn weights_in_use(global: &Global) -> Result<(String, Weights)> {
+    let path = user_folder(&adapter_type(global)?).join(WEIGHTS);
+    Ok((path.display().to_string(), Weights::read(&path)?))
+}
+
+/// What the hand-written rules choose for a shape of a dataset.
+pub(super) fn rules(_dataset: &Dataset, _space: &str, _shape: &[f32]) -> Option<Candidate> {
+    None
+}

@@ -1,0 +1,18 @@
+//! Measuring candidates on the adapter: what the AutoTuner learns from, and what it is compared with.
+//!
+//! [`shapes`] says which problems are measured. A rig runs one as a run of a model would, by whichever choice, compares what
+//! comes out with what the default computes, and times it. [`collect`] does so for as many shapes as its time allows.
+
+mod attention;
+mod clock;
+pub mod collect;
+mod compare;
+mod linear;
+mod problem;
+mod rig;
+pub mod shapes;
+#[cfg(test)]
+mod tests;
+
+pub use collect::{Options, collect};
+pub use rig::Inputs;

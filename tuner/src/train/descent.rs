@@ -1,0 +1,210 @@
+//! Gradient descent over examples: Adam, with a running mean of the parameters as the result.
+//!
+//! Source: Kingma & Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov & Hutter 2019, arXiv:1711.05101, for the decay.
+
+use rand::SeedableRng;
+use rand::rngs::Xoshiro256PlusPlus;
+
+use super::example::Example;
+use super::shuffle;
+use crate::MOST_CANDIDATES;
+use crate::mlp::{Mlp, Sizes, Trace};
+use crate::numbers::{BLOCK, Block};
+use crate::prior::Lanes;
+
+/// Passes between two looks at the shapes of validation.
+pub(super) const CHECK: usize = 10;
+/// Examples of a step.
+const BATCH: usize = 16;
+const RATE: f32 = 3e-3;
+const DECAY: f32 = 1e-2;
+/// Of the running mean, when it has run for a while.
+const MEAN_DECAY: f32 = 0.995;
+/// What a shape's level counts beside the candidates' differences, which are all that a choice needs.
+const LEVEL: f32 = 0.1;
+/// Errors of the logarithm beyond it count linearly.
+const HUBER: f32 = 0.5;
+/// What the expected regret counts beside the squared errors.
+const REGRET: f32 = 2.0;
+/// How far apart, as logarithms, two predictions are that the softmin takes as different: in training, and in validation.
+const SOFT: f32 = 0.05;
+const SOFT_CHECK: f32 = 0.01;
+/// What a candidate's level is worth that has no data, in examples.
+const SHRINK: f32 = 2.0;
+
+/// What to descend on.
+pub(super) struct Descent<'a> {
+    pub(super) examples: &'a [Example],
+    pub(super) train: Vec<usize>,
+    pub(super) valid: Vec<usize>,
+    pub(super) sizes: Sizes,
+    pub(super) epochs: usize,
+    pub(super) seed: u64,
+}
+
+/// What came of it.
+pub(super) struct Descended {
+    pub(super) mlp: Mlp,
+    /// After every [`CHECK`] passes, from none on: the sum of expected regrets over the shapes of validation, and how
+    /// many there are.
+    pub(super) scores: Vec<(f64, usize)>,
+}
+
+pub(super) fn descend(descent: &Descent<'_>) -> Descended {
+    match (descent.sizes.hidden, descent.sizes.outputs) {
+        (1, 1) => run::<1, 1>(descent),
+        (1, 2) => run::<1, 2>(descent),
+        (1, _) => run::<1, 3>(descent),
+        (2, 1) => run::<2, 1>(descent),
+        (2, 2) => run::<2, 2>(descent),
+        (2, _) => run::<2, 3>(descent),
+        (_, 1) => run::<4, 1>(descent),
+        (_, 2) => run::<4, 2>(descent),
+        (..) => run::<4, 3>(descent),
+    }
+}
+
+fn run<const H: usize, const O: usize>(descent: &Descent<'_>) -> Descended {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(descent.seed);
+    let mut mlp = Mlp::new(descent.sizes, &mut rng);
+    set_levels(&mut mlp, descent);
+    let mut adam = Adam::new(&mlp);
+    let mut mean = mlp.clone();
+    let mut order = descent.train.clone();
+    let mut gradient = vec![Block::ZERO; mlp.blocks.len()];
+    let mut scores = vec![score::<H, O>(&mean, descent)];
+    for epoch in 1..=descent.epochs {
+        shuffle(&mut order, &mut rng);
+        for batch in order.chunks(BATCH) {
+            gradient.fill(Block::ZERO);
+            for at in batch {
+                let example = &descent.examples[*at];
+                let (trace, log_us) = forward::<H, O>(&mlp, example);
+                let slopes = slopes::<O>(example, &log_us, 1.0 / batch.len() as f32);
+                mlp.learn::<H, O>(&example.features, &example.traits, &trace, &slopes, &mut gradient);
+            }
+            adam.step(&mut mlp, &gradient, &mut mean);
+        }
+        if epoch % CHECK == 0 {
+            scores.push(score::<H, O>(&mean, descent));
+        }
+    }
+    Descended { mlp: mean, scores }
+}
+
+/// Sets the last layer's biases to what the candidates' times are over the base on average.
+fn set_levels(mlp: &mut Mlp, descent: &Descent<'_>) {
+    let zero = [0.0_f32; MOST_CANDIDATES];
+    let (mut sums, mut weights) = (zero, zero);
+    for at in &descent.train {
+        let e = &descent.examples[*at];
+        for lane in 0..MOST_CANDIDATES {
+            // A place's share, so that one weighs 1 where all weigh alike.
+            let weight = e.weight[lane] * MOST_CANDIDATES as f32;
+            sums[lane] += weight * (e.target[lane] - e.base[lane]);
+            weights[lane] += weight;
+        }
+    }
+    let overall = sums.iter().sum::<f32>() / weights.iter().sum::<f32>().max(1e-6);
+    let begin = mlp.sizes.parts()[5];
+    for lane in 0..mlp.sizes.outputs * BLOCK {
+        let level = (sums[lane] + SHRINK * overall) / (weights[lane] + SHRINK);
+        mlp.blocks[begin + lane / BLOCK].0[lane % BLOCK] = level;
+    }
+}
+
+fn forward<const H: usize, const O: usize>(mlp: &Mlp, example: &Example) -> (Trace<H>, Lanes) {
+    let trace = mlp.hidden::<H>(&example.features);
+    let mut log_us = example.base;
+    mlp.last::<H, O>(&trace, &example.traits, 1.0, &mut log_us);
+    (trace, log_us)
+}
+
+/// Weights of a softmin over the candidates that may run, and the regret to expect of drawing by them.
+fn softmin(example: &Example, log_us: &Lanes, soft: f32) -> (Lanes, f32) {
+    let legal = |lane: &usize| example.weight[*lane] > 0.0;
+    let least = (0..MOST_CANDIDATES).filter(legal).map(|lane| log_us[lane]).fold(f32::INFINITY, f32::min);
+    let mut share = [0.0; MOST_CANDIDATES];
+    for lane in (0..MOST_CANDIDATES).filter(legal) {
+        let over = (log_us[lane] - least) / soft;
+        // Beyond it the share is lost in the sum's rounding.
+        share[lane] = if over < 17.0 { libm::expf(-over) } else { 0.0 };
+    }
+    let sum: f32 = share.iter().sum();
+    let mut regret = 0.0;
+    for (share, candidate) in share.iter_mut().zip(&example.regret) {
+        *share /= sum;
+        regret += *share * candidate;
+    }
+    (share, regret)
+}
+
+/// The loss's derivatives by the predicted logarithms: weighted errors of the differences between candidates, of the
+/// shape's level, and the expected regret.
+fn slopes<const O: usize>(example: &Example, log_us: &Lanes, scale: f32) -> [Block; O] {
+    let error = |lane: usize| log_us[lane] - example.target[lane];
+    let level: f32 = (0..MOST_CANDIDATES).map(|lane| example.weight[lane] * error(lane)).sum();
+    let (share, regret) = softmin(example, log_us, SOFT);
+    let mut slopes = [Block::ZERO; O];
+    for lane in 0..O * BLOCK {
+        let apart = (error(lane) - level).clamp(-HUBER, HUBER);
+        let squared = 2.0 * example.weight[lane] * (apart + LEVEL * level.clamp(-HUBER, HUBER));
+        let choosing = -share[lane] * (example.regret[lane] - regret) / SOFT;
+        slopes[lane / BLOCK].0[lane % BLOCK] = scale * (squared + REGRET * choosing);
+    }
+    slopes
+}
+
+fn score<const H: usize, const O: usize>(mlp: &Mlp, descent: &Descent<'_>) -> (f64, usize) {
+    let regret = |at: &usize| {
+        let example = &descent.examples[*at];
+        f64::from(softmin(example, &forward::<H, O>(mlp, example).1, SOFT_CHECK).1)
+    };
+    (descent.valid.iter().map(regret).sum(), descent.valid.len())
+}
+
+struct Adam {
+    first: Vec<Block>,
+    second: Vec<Block>,
+    steps: i32,
+    /// Powers of the decays.
+    powers: [f32; 2],
+    /// Where weights decay: not in biases and traits.
+    decaying: Vec<bool>,
+}
+
+const FIRST_DECAY: f32 = 0.9;
+const SECOND_DECAY: f32 = 0.999;
+
+impl Adam {
+    fn new(mlp: &Mlp) -> Adam {
+        let zeros = vec![Block::ZERO; mlp.blocks.len()];
+        let p = mlp.sizes.parts();
+        let decaying =
+            (0..mlp.blocks.len()).map(|at| at < p[1] || (p[2]..p[3]).contains(&at) || (p[4]..p[5]).contains(&at));
+        Adam { first: zeros.clone(), second: zeros, steps: 0, powers: [1.0; 2], decaying: decaying.collect() }
+    }
+
+    fn step(&mut self, mlp: &mut Mlp, gradient: &[Block], mean: &mut Mlp) {
+        self.steps += 1;
+        self.powers[0] *= FIRST_DECAY;
+        self.powers[1] *= SECOND_DECAY;
+        let (first_scale, second_scale) = (1.0 / (1.0 - self.powers[0]), 1.0 / (1.0 - self.powers[1]));
+        let steps = self.steps as f32;
+        let keep = ((1.0 + steps) / (10.0 + steps)).min(MEAN_DECAY);
+        for at in 0..mlp.blocks.len() {
+            let decay = if self.decaying[at] { 1.0 - RATE * DECAY } else { 1.0 };
+            for lane in 0..BLOCK {
+                let slope = gradient[at].0[lane];
+                let first = &mut self.first[at].0[lane];
+                *first = FIRST_DECAY * *first + (1.0 - FIRST_DECAY) * slope;
+                let second = &mut self.second[at].0[lane];
+                *second = SECOND_DECAY * *second + (1.0 - SECOND_DECAY) * slope * slope;
+                let weight = &mut mlp.blocks[at].0[lane];
+                *weight = *weight * decay - RATE * (*first * first_scale) / ((*second * second_scale).sqrt() + 1e-8);
+                let mean = &mut mean.blocks[at].0[lane];
+                *mean = keep * *mean + (1.0 - keep) * *weight;
+            }
+        }
+    }
+}
