@@ -50,7 +50,9 @@ impl Model {
     }
 
     /// debug
-    pub fn describe(&self) -> String { format!("{:?}", self.prior) }
+    pub fn describe(&self) -> String {
+        format!("{:?}", self.prior)
+    }
 
     /// Whether the analytical prior is part of its predictions.
     pub fn has_prior(&self) -> bool {

@@ -95,12 +95,6 @@ pub(super) fn show(report: &Report, weights: &Weights, from: [&str; 2], json: bo
         all["dataset"] = from[1].into();
         return print_json(&all);
     }
-    let of = format!(
-        "{} · weights of {}, {} · dataset {}",
-        weights.adapter,
-        weights.date,
-        from[0],
-        from[1]
-    );
+    let of = format!("{} · weights of {}, {} · dataset {}", weights.adapter, weights.date, from[0], from[1]);
     print(&tables::markdown(report, &of))
 }
