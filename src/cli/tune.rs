@@ -4,8 +4,11 @@ mod collect;
 mod evaluate;
 mod files;
 mod pictures;
+mod show;
 mod tables;
 mod train;
+
+pub(super) use files::in_use;
 
 use super::Result;
 use super::global::Global;
@@ -23,6 +26,7 @@ enum What {
     Collect(collect::Args),
     Train(train::Args),
     Evaluate(evaluate::Args),
+    Show(show::Args),
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
@@ -30,5 +34,6 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
         What::Collect(args) => collect::run(global, args),
         What::Train(args) => train::run(global, args),
         What::Evaluate(args) => evaluate::run(global, args),
+        What::Show(args) => show::run(global, args),
     }
 }

@@ -9,7 +9,7 @@ use super::files;
 use raglan::Error;
 use raglan::gpu::Gpu;
 use raglan::schedules;
-use raglan::tune::{self, Inputs, Options};
+use raglan::tune::{self, Options};
 use raglan::tuner::{Dataset, Split, split};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ fn collected(global: &Global, gpu: &Gpu, args: &Args, path: &Path, stop: &Atomic
     let options = Options {
         time: Duration::from_secs_f64(60.0 * minutes),
         spaces: args.spaces.clone(),
-        inputs: Inputs { dtype: global.dtype.into(), int8_activations: global.int8_activations() },
+        inputs: global.inputs(),
         out: Some(path.to_owned()),
         most_shapes: args.shapes.unwrap_or(usize::MAX),
         most_candidates: args.candidates.map(usize::from),

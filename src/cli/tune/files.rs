@@ -4,9 +4,10 @@ use super::super::Result;
 use super::super::global::Global;
 use super::super::load::open_gpu;
 use super::super::refused;
+use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
 use raglan::schedules;
-use raglan::tuner::{Candidate, Dataset, Weights};
+use raglan::tuner::{Candidate, Dataset, Model, Weights};
 use std::path::{Path, PathBuf};
 
 /// A dataset's name in its folder.
@@ -49,6 +50,42 @@ pub(super) fn newest_dataset(adapter_type: &str) -> Result<PathBuf> {
             user_folder(adapter_type).join(DATASET).display()
         )),
     }
+}
+
+/// What this adapter picks by.
+pub(in crate::cli) struct InUse {
+    /// What its measurements go by.
+    pub(in crate::cli) adapter_type: String,
+    weights: Option<Weights>,
+}
+
+impl InUse {
+    /// The model of a space.
+    pub(in crate::cli) fn model(&self, space: &str) -> Option<&Model> {
+        self.weights.as_ref()?.model(space)
+    }
+
+    /// Which weights it is of.
+    pub(super) fn weights(&self, _space: &str) -> Option<&Weights> {
+        self.weights.as_ref()
+    }
+
+    /// How far it is to be trusted.
+    pub(in crate::cli) fn level(&self, _space: &str) -> &'static str {
+        if self.weights.is_some() { "exact" } else { "defaults" }
+    }
+
+    /// The same for people.
+    pub(super) fn level_words(&self, space: &str) -> String {
+        self.level(space).to_owned()
+    }
+}
+
+/// What an adapter picks by.
+pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
+    let adapter_type = schedules::adapter_type(&gpu.summary().name, gpu.limits());
+    let weights = Weights::read(&user_folder(&adapter_type).join(WEIGHTS)).ok();
+    InUse { adapter_type, weights }
 }
 
 /// The weights that this adapter picks by, and where they are from.
