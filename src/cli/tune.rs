@@ -1,5 +1,6 @@
 //! `raglan tune`: which schedules are fastest here.
 
+mod all;
 mod collect;
 mod evaluate;
 mod files;
@@ -15,10 +16,16 @@ use super::global::Global;
 use clap::Subcommand;
 
 /// Measure this adapter, and learn which schedules are fastest on it
+///
+/// Without a verb it does all: collects, trains, evaluates, and has this user's runs pick by what came of it. Ctrl-C keeps what was
+/// measured, and the same command goes on with it.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    all: all::Args,
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,9 +38,10 @@ enum What {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
     match &args.what {
-        What::Collect(args) => collect::run(global, args),
-        What::Train(args) => train::run(global, args),
-        What::Evaluate(args) => evaluate::run(global, args),
-        What::Show(args) => show::run(global, args),
+        None => all::run(global, &args.all),
+        Some(What::Collect(args)) => collect::run(global, args),
+        Some(What::Train(args)) => train::run(global, args),
+        Some(What::Evaluate(args)) => evaluate::run(global, args),
+        Some(What::Show(args)) => show::run(global, args),
     }
 }

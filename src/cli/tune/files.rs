@@ -1,8 +1,6 @@
 //! Where datasets and weights lie: the user's, and those of the source tree.
 
 use super::super::Result;
-use super::super::global::Global;
-use super::super::load::open_gpu;
 use super::super::refused;
 use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
@@ -16,10 +14,9 @@ pub(super) const DATASET: &str = "dataset.parquet";
 /// Weights' name in their folder.
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 
-/// What the adapter's measurements go by.
-pub(super) fn adapter_type(global: &Global) -> Result<String> {
-    let gpu = open_gpu(global)?;
-    Ok(schedules::adapter_type(&gpu.summary().name, gpu.limits()))
+/// What an adapter's measurements go by.
+pub(super) fn type_of(gpu: &Gpu) -> String {
+    schedules::adapter_type(&gpu.summary().name, gpu.limits())
 }
 
 /// This user's folder for an adapter type.
@@ -83,17 +80,20 @@ impl InUse {
 
 /// What an adapter picks by.
 pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
-    let adapter_type = schedules::adapter_type(&gpu.summary().name, gpu.limits());
+    let adapter_type = type_of(gpu);
     let weights = Weights::read(&user_folder(&adapter_type).join(WEIGHTS)).ok();
     InUse { adapter_type, weights }
 }
 
-/// The weights that this adapter picks by, and where they are from.
+/// The weights that an adapter picks by, and where they are from.
 ///
 /// # Errors
 /// If there are none, or the user's cannot be read.
-pub(super) fn weights_in_use(global: &Global) -> Result<(String, Weights)> {
-    let path = user_folder(&adapter_type(global)?).join(WEIGHTS);
+pub(super) fn weights_in_use(gpu: &Gpu) -> Result<(String, Weights)> {
+    let path = user_folder(&type_of(gpu)).join(WEIGHTS);
+    if !path.is_file() {
+        return refused(format!("there are no weights for {}: `raglan tune` makes some", type_of(gpu)));
+    }
     Ok((path.display().to_string(), Weights::read(&path)?))
 }
 

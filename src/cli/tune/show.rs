@@ -93,7 +93,8 @@ fn dims(explained: &Explained) -> impl Iterator<Item = (String, Value)> {
 fn words(name: Option<&str>, explained: &Explained, in_use: &InUse, top: usize) -> String {
     let space = &explained.space.name;
     let mut text = String::new();
-    let shape: Vec<_> = dims(explained).map(|(name, number)| format!("{name} {number}")).collect();
+    let sizes = explained.space.dims.iter().zip(&explained.shape);
+    let shape: Vec<_> = sizes.map(|(dim, number)| format!("{} {}", dim.name, (number * 100.0).round() / 100.0)).collect();
     let _ = writeln!(text, "{}{space}: {}", name.map_or(String::new(), |name| format!("{name}, ")), shape.join(", "));
     let _ = writeln!(text, "   by {}", in_use.level_words(space));
     if let Some(weights) = in_use.weights(space) {
