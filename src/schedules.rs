@@ -12,6 +12,21 @@ use raglan_shaders::{AdapterLimits, DispatchCost, Kernel, Part, Schedule, kernel
 use raglan_shaders::{attention as kernels, matmul, matmul_coop, matvec, matvec_int8, rms_norm, split_sum};
 use raglan_tuner::{Candidate, Cost, Space};
 
+/// How schedules are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// By hand-written rules.
+    Off,
+    /// The one that is best over all shapes, where measurements of the adapter know it.
+    Default,
+    /// By predicted time.
+    #[default]
+    Predict,
+    /// By what the adapter takes for the model's products, measured when it is loaded; attention by predicted time.
+    Exhaustive,
+}
+
 /// The names of the spaces.
 pub mod spaces {
     /// Products of few rows.

@@ -8,6 +8,7 @@ mod clock;
 pub mod collect;
 mod compare;
 mod linear;
+mod probe;
 mod problem;
 mod rig;
 pub mod shapes;
@@ -15,4 +16,5 @@ pub mod shapes;
 mod tests;
 
 pub use collect::{Options, collect};
+pub use probe::{Explained, Predicted, Probe, Timed};
 pub use rig::Inputs;

@@ -4,6 +4,7 @@ use super::{Extent, GROUP_SHAPES, log_uniform, random};
 use crate::batch::Batch;
 use crate::schedules::{Form, KvHeads};
 use crate::segments::Segment;
+use raglan_shaders::attention::vector::MOST_ROWS;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -45,6 +46,13 @@ impl Sequence {
 }
 
 impl Ragged {
+    /// Sequences of one form: the first one's.
+    pub fn new(heads: KvHeads, sequences: Vec<Sequence>) -> Ragged {
+        let rows = sequences.first().map_or(1, |sequence| sequence.rows);
+        let few = rows == 1 || rows * heads.group <= MOST_ROWS as usize;
+        Ragged { heads, form: if few { Form::Vector } else { Form::Tile }, sequences }
+    }
+
     /// Keys and values that the sequences have, in bytes.
     pub fn kv_bytes(&self) -> usize {
         let KvHeads { kv_heads, head_stride, element_bytes, .. } = self.heads;
