@@ -5,12 +5,10 @@ use crate::{Candidate, Dataset, MOST_CANDIDATES, Split};
 
 /// Another candidate has to better the geometric mean by so much.
 const LEAST_GAIN: f64 = 2e-4;
-/// A shape with more rows than a portfolio and a few others is one of a pilot.
-const PILOT_ROWS: usize = MOST_CANDIDATES + 2;
 
 /// The portfolio of a space, at most [`MOST_CANDIDATES`]: greedily by the geometric mean over the Train shapes of the
-/// best in the portfolio, until another candidate gains less than 0.02 %. The single best comes first. Where some shapes
-/// were measured after a pilot, only candidates that went on from it can be chosen.
+/// best in the portfolio, until another candidate gains less than 0.02 %. The single best comes first. Where unseen
+/// shapes were measured, only candidates that were run on them can be chosen, since the others were left behind by a pilot.
 pub fn portfolio(dataset: &Dataset, space: &str) -> Vec<Candidate> {
     chosen(dataset, space, |regrets, _| greedy(regrets, MOST_CANDIDATES))
 }
@@ -38,15 +36,15 @@ fn chosen(dataset: &Dataset, space: &str, choose: impl Fn(&[Vec<f64>], usize) ->
     choose(&regrets, ids.len()).into_iter().map(|at| table.candidates[ids[at]].clone()).collect()
 }
 
-/// Candidates that were measured beyond the pilot; all, where nothing else was.
+/// Candidates that went on from the pilot, whose shapes are all of the Train split: those with rows on unseen shapes.
+/// All, where no unseen shape was measured yet.
 fn eligible(table: &Table<'_>) -> Vec<usize> {
-    let later: Vec<_> = table.shapes.iter().filter(|shape| shape.rows.len() <= PILOT_ROWS).collect();
-    let enough = later.len().div_ceil(50);
-    let seen = |id: &usize| later.iter().filter(|shape| shape.rows.contains_key(id)).count() >= enough;
-    let has_time = |id: &usize| {
-        table.of(Split::Train).any(|shape| shape.rows.get(id).is_some_and(|row| row.chosen_us().is_some()))
+    let unseen: Vec<_> = table.shapes.iter().filter(|shape| shape.split != Split::Train).collect();
+    let has_time = |id: usize| {
+        table.of(Split::Train).any(|shape| shape.rows.get(&id).is_some_and(|row| row.chosen_us().is_some()))
     };
-    (0..table.candidates.len()).filter(|id| has_time(id) && (later.is_empty() || seen(id))).collect()
+    let went_on = |id: usize| unseen.is_empty() || unseen.iter().any(|shape| shape.us(id).is_some());
+    (0..table.candidates.len()).filter(|id| has_time(*id) && went_on(*id)).collect()
 }
 
 /// By shape and candidate, logarithms over the best; the candidates that are worth keeping, the best first.

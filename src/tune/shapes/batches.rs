@@ -120,7 +120,7 @@ fn heads(rng: &mut StdRng, group: usize, extent: &Extent) -> KvHeads {
 /// Sequences that each write a token.
 fn decoding(rng: &mut StdRng, index: usize, most_keys: f64, extent: &Extent) -> Vec<Sequence> {
     let keys = log_uniform(rng, most_keys / 64.0, most_keys).max(32.0);
-    let most = (extent.most_sequences as f64).min(keys / QUANTUM as f64).max(1.0);
+    let most = (extent.most_sequences as f64).min(keys / (2 * QUANTUM) as f64).max(1.0);
     let count = log_uniform(rng, 1.0, most).round() as usize;
     let shares = shares(rng, index, count);
     shares
