@@ -5,7 +5,7 @@ use super::super::refused;
 use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
 use raglan::schedules;
-use raglan::tuner::{Candidate, Dataset, Model, Weights};
+use raglan::tuner::{Dataset, Model, Weights};
 use std::path::{Path, PathBuf};
 
 /// A dataset's name in its folder.
@@ -94,10 +94,13 @@ pub(super) fn weights_in_use(gpu: &Gpu) -> Result<(String, Weights)> {
     if !path.is_file() {
         return refused(format!("there are no weights for {}: `raglan tune` makes some", type_of(gpu)));
     }
-    Ok((path.display().to_string(), Weights::read(&path)?))
+    read_weights(&path)
 }
 
-/// What the hand-written rules choose for a shape of a dataset.
-pub(super) fn rules(_dataset: &Dataset, _space: &str, _shape: &[f32]) -> Option<Candidate> {
-    None
+/// A file of weights, and its name.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn read_weights(path: &Path) -> Result<(String, Weights)> {
+    Ok((path.display().to_string(), Weights::read(path)?))
 }
