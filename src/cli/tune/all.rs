@@ -17,6 +17,7 @@ const MINUTES: [f64; 2] = [10.0, 20.0];
 const MEASURING: f64 = 0.8;
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub(super) struct Args {
     /// All the time it may take [default: 10, on software 20]
     #[arg(long, value_name = "N", value_parser = collect::minutes)]
