@@ -3,9 +3,16 @@
 
 pub mod attention;
 pub mod linear;
+mod narrow;
+mod store;
+mod table;
+mod tuner;
 
 pub use attention::{AttentionChoice, AttentionStats, Form, KvHeads};
 pub use linear::{LinearChoice, LinearShape};
+pub use store::{AdapterKey, Found, find};
+pub use table::{Filling, LinearTable, Measure, ProductKey};
+pub use tuner::{AttentionModel, Level, Levels, LinearModel, Mode, Tuner};
 
 use crate::cost::AdapterClass;
 use raglan_shaders::{AdapterLimits, DispatchCost, Kernel, Part, Schedule, kernel_hash as hash_of};
@@ -40,6 +47,9 @@ pub mod spaces {
     /// All of them.
     pub const ALL: [&str; 4] = [LINEAR_FEW, LINEAR_MANY, ATTENTION_VECTOR, ATTENTION_TILE];
 }
+
+/// How many of the best by prediction are timed when a model is loaded, where that is asked for.
+const CALIBRATED: usize = 3;
 
 /// What of an adapter and of a run decides which choices may be made, and what they cost.
 #[derive(Debug, Clone)]
