@@ -9,6 +9,7 @@ mod clock;
 pub mod collect;
 mod compare;
 mod linear;
+mod probe;
 mod problem;
 mod rig;
 pub mod shapes;
@@ -17,4 +18,5 @@ mod tests;
 
 pub use calibrate::Calibration;
 pub use collect::{Options, collect};
+pub use probe::{Explained, Predicted, Probe, Timed};
 pub use rig::Inputs;

@@ -10,6 +10,7 @@ use crate::cost::Limit;
 use crate::engine::{EngineOptions, Metered, Stepper};
 use crate::error::Error;
 use crate::gpu::{Gpu, Timer};
+use crate::plan::TunerStats;
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use raglan_models::Checkpoint;
 use std::collections::HashSet;

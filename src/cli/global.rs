@@ -6,6 +6,7 @@ use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
 use raglan::models::hub::Cache;
 use raglan::schedules::Mode;
+use raglan::tune::Inputs;
 
 const HEADING: &str = "Options of every command";
 
@@ -166,9 +167,9 @@ impl Global {
         }
     }
 
-    /// Whether a few rows may meet weights in blocks in 8 bits.
-    pub(super) fn int8_activations(&self) -> bool {
-        self.int8_activations
+    /// Which types of numbers kernels are measured with.
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs { dtype: self.dtype.into(), int8_activations: self.int8_activations }
     }
 
     /// How many requests run at once, where there are many.

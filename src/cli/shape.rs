@@ -1,7 +1,14 @@
 //! Shapes of products and of attention, as users and files of shapes write them.
 
 use super::bench::mix;
+use raglan::gpu::Gpu;
 use raglan::models::{Format, LayerRole, Role, Synthetic, synthetic};
+use raglan::ops::Types;
+use raglan::schedules::{KvHeads, LinearShape};
+use raglan::shaders::attention::head_stride;
+use raglan::tune::shapes::{Ragged, Sequence};
+use raglan::tune::{self, Inputs};
+use raglan::weights::weight_format;
 
 /// What a shape may be, for helps and errors.
 pub(super) const SHAPES: &str = "rows=1 cols=4096 inner=4096 format=q4 [normed=1] [gated=1], \
@@ -49,6 +56,27 @@ pub(super) struct Attention {
     pub(super) kv_heads: usize,
     /// Columns of a head.
     pub(super) head_dim: usize,
+}
+
+impl Shape {
+    /// As it is measured on an adapter.
+    pub(super) fn of(&self, gpu: &Gpu, inputs: Inputs) -> tune::shapes::Shape {
+        match self {
+            Shape::Product(product) => {
+                let &Product { rows, cols, inner, format, normed, gated } = product;
+                let format = weight_format(format);
+                tune::shapes::Shape::Linear(LinearShape { rows, cols, inner, format, normed, gated })
+            }
+            Shape::Attention(attention) => {
+                let Attention { rows, heads, kv_heads, head_dim, .. } = *attention;
+                let head_stride = head_stride(head_dim).expect("wider heads were refused");
+                let element_bytes = Types::of(gpu, inputs.dtype).kv_bytes();
+                let heads = KvHeads { kv_heads, group: heads / kv_heads, head_stride, element_bytes };
+                let sequence = |&length| Sequence { rows, computed: length - rows, is_cut: false };
+                tune::shapes::Shape::Attention(Ragged::new(heads, attention.lengths.iter().map(sequence).collect()))
+            }
+        }
+    }
 }
 
 /// A shape, and what it is of a model where one was named.

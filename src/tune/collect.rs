@@ -105,11 +105,22 @@ struct Collector<'a> {
     checked: FxHashMap<usize, f64>,
     /// Rows that have no times because they are not worth any.
     given_up: FxHashSet<usize>,
+    /// Seconds of putting shapes on the adapter, of compiling, and of measuring.
+    spent: Spent,
     losses: usize,
     begun: Instant,
     written: Instant,
     stop: &'a AtomicBool,
     progress: Progress<'a>,
+}
+
+/// Where the time goes, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    opening: f64,
+    compiling: f64,
+    measuring: f64,
+    samples: usize,
 }
 
 /// A row's place: the space, the bits of the shape, the candidate.
@@ -178,6 +189,7 @@ impl<'a> Collector<'a> {
             warmed: FxHashSet::default(),
             checked: FxHashMap::default(),
             given_up: FxHashSet::default(),
+            spent: Spent::default(),
             losses: 0,
             begun,
             written: begun,
@@ -213,6 +225,11 @@ impl<'a> Collector<'a> {
                 Some(_) => self.block(at),
             };
             self.courses[at].spent_s += begun.elapsed().as_secs_f64().max(1e-3);
+            let Spent { opening, compiling, measuring, samples } = std::mem::take(&mut self.spent);
+            let name = &self.courses[at].space.name;
+            log::info!(
+                "{name}: {opening:.1} s opening shapes, {compiling:.1} s compiling, {measuring:.1} s for {samples} samples"
+            );
             match ended? {
                 Ended::Done => {}
                 Ended::Over => return Ok(()),
@@ -292,8 +309,10 @@ impl<'a> Collector<'a> {
     /// The row of a candidate on a shape, made where there is none.
     fn row(&mut self, subject: &Subject, choice: &super::problem::Choice) -> usize {
         let candidate = choice.candidate();
+        let by_rules = *choice == subject.default;
         let key = key(subject.space, &subject.descriptor, &candidate);
         if let Some(&at) = self.index.get(&key) {
+            self.dataset.rows[at].by_rules |= by_rules;
             return at;
         }
         let cost = subject.cost(&self.rig, choice);
@@ -304,6 +323,7 @@ impl<'a> Collector<'a> {
             cost,
             times_us: Vec::new(),
             failure: None,
+            by_rules,
         });
         self.index.insert(key, self.dataset.rows.len() - 1);
         self.dataset.rows.len() - 1

@@ -117,7 +117,7 @@ fn options(folder: &std::path::Path) -> Options {
         time: Duration::from_secs(30),
         spaces: vec![spaces::LINEAR_MANY.to_owned()],
         out: Some(folder.join("dataset.parquet")),
-        most_shapes: 6,
+        most_shapes: 8,
         most_candidates: Some(3),
         pilot: Some(Duration::from_secs(2)),
         ..Options::default()

@@ -135,7 +135,7 @@ def tune():
 def dynamic(root, of, args):
     """Products and attention over dynamic shapes: raglan's schedules, and the peers' runtimes."""
     shapes = os.path.join(root, "tools", "peers", of["shapes"])
-    options = ["--tuner", "default,predict,exhaustive", "--output", "json", "--max-seconds", "{seconds}"]
+    options = ["--modes", "default,predict,exhaustive", "--output", "json", "--max-seconds", "{seconds}"]
     ours = ["{raglan}", "bench", "shapes", "--shapes", shapes, *options]
 
     def peer(name, seconds, missing=None):

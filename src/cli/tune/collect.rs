@@ -8,8 +8,7 @@ use super::super::progress::Bar;
 use super::files;
 use raglan::Error;
 use raglan::gpu::Gpu;
-use raglan::schedules;
-use raglan::tune::{self, Inputs, Options};
+use raglan::tune::{self, Options};
 use raglan::tuner::{Dataset, Split, split};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use std::time::Duration;
 ///
 /// Every schedule's output is compared with the default's before its time counts. What is measured is written as it comes; Ctrl-C
 /// keeps it, and the same command goes on where it ended.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(super) struct Args {
     /// All the time it may take, compiling included [default: 10, on software 8]
     #[arg(long, value_name = "N", value_parser = minutes)]
@@ -48,6 +47,13 @@ pub(super) struct Args {
     json: bool,
 }
 
+impl Args {
+    /// All spaces, for so long.
+    pub(super) fn lasting(minutes: f64) -> Args {
+        Args { minutes: Some(minutes), ..Args::default() }
+    }
+}
+
 /// What was collected of a space.
 #[derive(Debug, Default, serde::Serialize)]
 struct Collected {
@@ -64,20 +70,10 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     let gpu = open_gpu(global)?;
     let path = match &args.out {
         Some(path) => path.clone(),
-        None => files::user_folder(&schedules::adapter_type(&gpu.summary().name, gpu.limits())).join(files::DATASET),
+        None => files::user_folder(&files::type_of(&gpu)).join(files::DATASET),
     };
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopper = stop.clone();
-    let on_interrupt = move || {
-        // A second one ends the program at once; the file then has what was written last.
-        if stopper.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        note("ending; what was measured is kept");
-    };
-    ctrlc::set_handler(on_interrupt).map_err(|error| Error::Failed { message: error.to_string() })?;
     let begun = std::time::Instant::now();
-    let dataset = collected(global, &gpu, args, &path, &stop)?;
+    let (dataset, _) = collected(global, &gpu, args, &path)?;
     let seconds = begun.elapsed().as_secs_f64();
     let spaces = summary(&dataset);
     let failed: usize = spaces.values().map(|space| space.failed).sum();
@@ -112,26 +108,37 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     Ok(())
 }
 
-/// Collects into `path`, with a bar.
+/// Collects into `path`, with a bar; whether Ctrl-C ended it.
 ///
 /// # Errors
 /// As [`tune::collect()`].
-fn collected(global: &Global, gpu: &Gpu, args: &Args, path: &Path, stop: &AtomicBool) -> Result<Dataset> {
+pub(super) fn collected(global: &Global, gpu: &Gpu, args: &Args, path: &Path) -> Result<(Dataset, bool)> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = stop.clone();
+    let on_interrupt = move || {
+        // A second one ends the program at once; the file then has what was written last.
+        if stopper.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        note("ending; what was measured is kept");
+    };
+    ctrlc::set_handler(on_interrupt).map_err(|error| Error::Failed { message: error.to_string() })?;
     let minutes = args.minutes.unwrap_or(if gpu.is_software() { 8.0 } else { 10.0 });
     let options = Options {
         time: Duration::from_secs_f64(60.0 * minutes),
         spaces: args.spaces.clone(),
-        inputs: Inputs { dtype: global.dtype.into(), int8_activations: global.int8_activations() },
+        inputs: global.inputs(),
         out: Some(path.to_owned()),
         most_shapes: args.shapes.unwrap_or(usize::MAX),
         most_candidates: args.candidates.map(usize::from),
         pilot: None,
     };
     let bar = Bar::count("collecting", false);
-    tune::collect(gpu, &options, stop, &mut |what, elapsed_s, total_s| {
+    let dataset = tune::collect(gpu, &options, &stop, &mut |what, elapsed_s, total_s| {
         bar.say(what.to_owned());
         bar.set(elapsed_s as u64, total_s.ceil() as u64);
-    })
+    })?;
+    Ok((dataset, stop.load(Ordering::Relaxed)))
 }
 
 fn summary(dataset: &Dataset) -> BTreeMap<String, Collected> {
@@ -161,7 +168,7 @@ fn summary(dataset: &Dataset) -> BTreeMap<String, Collected> {
 }
 
 /// Minutes that are over zero.
-fn minutes(text: &str) -> std::result::Result<f64, String> {
+pub(super) fn minutes(text: &str) -> std::result::Result<f64, String> {
     let minutes = text.parse().ok().filter(|minutes: &f64| *minutes > 0.0 && *minutes <= 10_000.0);
     minutes.ok_or_else(|| format!("{text:?} is no time over 0"))
 }

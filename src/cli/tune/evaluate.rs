@@ -2,11 +2,13 @@
 
 use super::super::Result;
 use super::super::global::Global;
+use super::super::load::open_gpu;
 use super::super::output::{print, print_json};
 use super::super::progress::Spinner;
 use super::{files, pictures, tables};
 use raglan::Error;
 use raglan::tuner::{self, Dataset, Latency, Report, Weights};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Score weights on the shapes of a dataset that training never saw, beside other ways to choose
@@ -30,27 +32,32 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
-    let weights = match &args.weights {
-        Some(path) => (path.display().to_string(), Weights::read(path)?),
-        None => files::weights_in_use(global)?,
+    // Two files are scored where there is no adapter.
+    let gpu = match (&args.dataset, &args.weights) {
+        (Some(_), Some(_)) => None,
+        _ => Some(open_gpu(global)?),
     };
-    let path = match &args.dataset {
-        Some(path) => path.clone(),
-        None => files::newest_dataset(&files::adapter_type(global)?)?,
+    let (name, weights) = match (&args.weights, &gpu) {
+        (None, Some(gpu)) => files::weights_in_use(gpu)?,
+        (path, _) => files::read_weights(path.as_deref().expect("without an adapter both are given"))?,
+    };
+    let path = match (&args.dataset, &gpu) {
+        (None, Some(gpu)) => files::newest_dataset(&files::type_of(gpu))?,
+        (path, _) => path.clone().expect("without an adapter both are given"),
     };
     let dataset = Dataset::read(&path)?;
     let spinner = Spinner::new("scoring".to_owned(), false);
-    let report = scored(&dataset, &weights.1);
+    let report = scored(&dataset, &weights);
     drop(spinner);
     if let Some(folder) = &args.plot_dir {
         draw(folder, &report, &dataset)?;
     }
-    show(&report, &weights.1, [&weights.0, &path.display().to_string()], args.json)
+    show(&report, &weights, [&name, &path.display().to_string()], args.json)
 }
 
 /// The report of weights on a dataset, how long they take to pick among it.
 pub(super) fn scored(dataset: &Dataset, weights: &Weights) -> Report {
-    let mut report = tuner::evaluate(dataset, weights, &|space, shape| files::rules(dataset, space, shape));
+    let mut report = tuner::evaluate(dataset, weights, &dataset.rules());
     report.latency_ns = latency(weights);
     report
 }
@@ -80,20 +87,25 @@ pub(super) fn draw(folder: &Path, report: &Report, dataset: &Dataset) -> Result 
     Ok(())
 }
 
-/// Prints a report; `from` are the names of the weights and of the dataset.
+/// A report as JSON; `from` are the names of the weights and of the dataset.
+pub(super) fn value(report: &Report, weights: &Weights, from: [&str; 2]) -> Value {
+    let mut all = serde_json::to_value(report).expect("keys are strings");
+    all["adapter_type"] = weights.adapter_type.as_str().into();
+    all["adapter"] = weights.adapter.as_str().into();
+    all["driver"] = weights.driver.as_str().into();
+    all["date"] = weights.date.as_str().into();
+    all["weights"] = from[0].into();
+    all["dataset"] = from[1].into();
+    all
+}
+
+/// Prints a report.
 ///
 /// # Errors
 /// If standard output cannot be written.
 pub(super) fn show(report: &Report, weights: &Weights, from: [&str; 2], json: bool) -> Result {
     if json {
-        let mut all = serde_json::to_value(report).expect("keys are strings");
-        all["adapter_type"] = weights.adapter_type.as_str().into();
-        all["adapter"] = weights.adapter.as_str().into();
-        all["driver"] = weights.driver.as_str().into();
-        all["date"] = weights.date.as_str().into();
-        all["weights"] = from[0].into();
-        all["dataset"] = from[1].into();
-        return print_json(&all);
+        return print_json(&value(report, weights, from));
     }
     let of = format!("{} · weights of {}, {} · dataset {}", weights.adapter, weights.date, from[0], from[1]);
     print(&tables::markdown(report, &of))

@@ -1,12 +1,11 @@
 //! Where datasets and weights lie: the user's, and those of the source tree.
 
 use super::super::Result;
-use super::super::global::Global;
-use super::super::load::open_gpu;
 use super::super::refused;
+use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
 use raglan::schedules;
-use raglan::tuner::{Candidate, Dataset, Weights};
+use raglan::tuner::{Dataset, Model, Weights};
 use std::path::{Path, PathBuf};
 
 /// A dataset's name in its folder.
@@ -15,10 +14,9 @@ pub(super) const DATASET: &str = "dataset.parquet";
 /// Weights' name in their folder.
 pub(super) const WEIGHTS: &str = "weights.safetensors";
 
-/// What the adapter's measurements go by.
-pub(super) fn adapter_type(global: &Global) -> Result<String> {
-    let gpu = open_gpu(global)?;
-    Ok(schedules::adapter_type(&gpu.summary().name, gpu.limits()))
+/// What an adapter's measurements go by.
+pub(super) fn type_of(gpu: &Gpu) -> String {
+    schedules::adapter_type(&gpu.summary().name, gpu.limits())
 }
 
 /// This user's folder for an adapter type.
@@ -51,16 +49,58 @@ pub(super) fn newest_dataset(adapter_type: &str) -> Result<PathBuf> {
     }
 }
 
-/// The weights that this adapter picks by, and where they are from.
+/// What this adapter picks by.
+pub(in crate::cli) struct InUse {
+    /// What its measurements go by.
+    pub(in crate::cli) adapter_type: String,
+    weights: Option<Weights>,
+}
+
+impl InUse {
+    /// The model of a space.
+    pub(in crate::cli) fn model(&self, space: &str) -> Option<&Model> {
+        self.weights.as_ref()?.model(space)
+    }
+
+    /// Which weights it is of.
+    pub(super) fn weights(&self, _space: &str) -> Option<&Weights> {
+        self.weights.as_ref()
+    }
+
+    /// How far it is to be trusted.
+    pub(in crate::cli) fn level(&self, _space: &str) -> &'static str {
+        if self.weights.is_some() { "exact" } else { "defaults" }
+    }
+
+    /// The same for people.
+    pub(super) fn level_words(&self, space: &str) -> String {
+        self.level(space).to_owned()
+    }
+}
+
+/// What an adapter picks by.
+pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
+    let adapter_type = type_of(gpu);
+    let weights = Weights::read(&user_folder(&adapter_type).join(WEIGHTS)).ok();
+    InUse { adapter_type, weights }
+}
+
+/// The weights that an adapter picks by, and where they are from.
 ///
 /// # Errors
 /// If there are none, or the user's cannot be read.
-pub(super) fn weights_in_use(global: &Global) -> Result<(String, Weights)> {
-    let path = user_folder(&adapter_type(global)?).join(WEIGHTS);
-    Ok((path.display().to_string(), Weights::read(&path)?))
+pub(super) fn weights_in_use(gpu: &Gpu) -> Result<(String, Weights)> {
+    let path = user_folder(&type_of(gpu)).join(WEIGHTS);
+    if !path.is_file() {
+        return refused(format!("there are no weights for {}: `raglan tune` makes some", type_of(gpu)));
+    }
+    read_weights(&path)
 }
 
-/// What the hand-written rules choose for a shape of a dataset.
-pub(super) fn rules(_dataset: &Dataset, _space: &str, _shape: &[f32]) -> Option<Candidate> {
-    None
+/// A file of weights, and its name.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn read_weights(path: &Path) -> Result<(String, Weights)> {
+    Ok((path.display().to_string(), Weights::read(path)?))
 }

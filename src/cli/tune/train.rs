@@ -2,6 +2,7 @@
 
 use super::super::Result;
 use super::super::global::Global;
+use super::super::load::open_gpu;
 use super::super::output::{number, print_json, print_line};
 use super::super::progress::Bar;
 use super::files;
@@ -30,7 +31,7 @@ pub(super) struct Args {
 pub(super) fn run(global: &Global, args: &Args) -> Result {
     let path = match &args.dataset {
         Some(path) => path.clone(),
-        None => files::newest_dataset(&files::adapter_type(global)?)?,
+        None => files::newest_dataset(&files::type_of(&open_gpu(global)?))?,
     };
     let dataset = Dataset::read(&path)?;
     let out = args.out.clone().unwrap_or_else(|| path.with_file_name(files::WEIGHTS));
@@ -72,7 +73,7 @@ pub(super) fn trained(dataset: &Dataset, seed: u64, quiet: bool) -> Result<Weigh
         bar.set(done as u64, total as u64);
     })?;
     drop(bar);
-    let report = tuner::evaluate(dataset, &weights, &|_, _| None);
+    let report = tuner::evaluate(dataset, &weights, &dataset.rules());
     let tuner::Scores { geometric_mean, p5, p1, worst, .. } = report.scores;
     weights.scores = serde_json::json!({
         "geometric_mean": geometric_mean,

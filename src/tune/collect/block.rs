@@ -147,6 +147,7 @@ impl Collector<'_> {
     /// Puts shapes on the adapter; those for which it has no room are left out.
     pub(super) fn open(&mut self, subjects: &[Subject]) -> Result<Vec<Opened>, Error> {
         let mut opened = Vec::new();
+        let begun = Instant::now();
         for subject in subjects {
             match subject.open(&mut self.rig) {
                 Ok(problem) => opened.push(Opened { subject: subject.clone(), problem }),
@@ -156,6 +157,7 @@ impl Collector<'_> {
                 Err(error) => return Err(error),
             }
         }
+        self.spent.opening += begun.elapsed().as_secs_f64();
         Ok(opened)
     }
 
@@ -165,7 +167,9 @@ impl Collector<'_> {
             let choices = items.iter().filter(|item| item.opened == at).map(|item| item.choice.clone());
             (&one.subject, &mut one.problem, choices.collect())
         });
+        let begun = Instant::now();
         self.warm(what, jobs.collect());
+        self.spent.compiling += begun.elapsed().as_secs_f64();
     }
 
     /// Times an item once, after its output was compared in this run; what goes wrong becomes its failure.
@@ -174,6 +178,7 @@ impl Collector<'_> {
         if row.failure.is_some() || row.times_us.get(round).is_some_and(|us| us.is_finite()) {
             return Ok(());
         }
+        let begun = Instant::now();
         let problem = &mut opened[item.opened].problem;
         let about = match self.checked.get(&item.row) {
             Some(&about) => Ok(Ok(about)),
@@ -183,6 +188,8 @@ impl Collector<'_> {
             Ok(Ok(about)) => problem.time(&mut self.rig, &item.choice, about).map(Ok),
             other => other,
         };
+        self.spent.measuring += begun.elapsed().as_secs_f64();
+        self.spent.samples += 1;
         let row = &mut self.dataset.rows[item.row];
         match timed {
             Ok(Ok(us)) => {

@@ -72,8 +72,7 @@ impl Collector<'_> {
     /// The first Train shapes; on a software adapter, which compiles each format anew, of two formats.
     fn pilot_subjects(&self, course: usize) -> Vec<Subject> {
         let (most, groups) = if self.rig.gpu.is_software() { (10, 3) } else { (24, usize::MAX) };
-        let most = most.min(self.options.most_shapes.max(2));
-        let all = (0..400).filter_map(|index| self.subject(course, index));
+        let all = (0..self.options.most_shapes.min(400)).filter_map(|index| self.subject(course, index));
         let mut seen: Vec<Vec<u32>> = Vec::new();
         let mut subjects: Vec<Subject> = Vec::new();
         for subject in all.filter(|subject| split(subject.space, &subject.descriptor) == Split::Train) {

@@ -4,6 +4,7 @@ use super::{Extent, GROUP_SHAPES, log_uniform, random};
 use crate::batch::Batch;
 use crate::schedules::{Form, KvHeads};
 use crate::segments::Segment;
+use raglan_shaders::attention::vector::MOST_ROWS;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -45,6 +46,13 @@ impl Sequence {
 }
 
 impl Ragged {
+    /// Sequences of one form: the first one's.
+    pub fn new(heads: KvHeads, sequences: Vec<Sequence>) -> Ragged {
+        let rows = sequences.first().map_or(1, |sequence| sequence.rows);
+        let few = rows == 1 || rows * heads.group <= MOST_ROWS as usize;
+        Ragged { heads, form: if few { Form::Vector } else { Form::Tile }, sequences }
+    }
+
     /// Keys and values that the sequences have, in bytes.
     pub fn kv_bytes(&self) -> usize {
         let KvHeads { kv_heads, head_stride, element_bytes, .. } = self.heads;
@@ -112,7 +120,7 @@ fn heads(rng: &mut StdRng, group: usize, extent: &Extent) -> KvHeads {
 /// Sequences that each write a token.
 fn decoding(rng: &mut StdRng, index: usize, most_keys: f64, extent: &Extent) -> Vec<Sequence> {
     let keys = log_uniform(rng, most_keys / 64.0, most_keys).max(32.0);
-    let most = (extent.most_sequences as f64).min(keys / QUANTUM as f64).max(1.0);
+    let most = (extent.most_sequences as f64).min(keys / (2 * QUANTUM) as f64).max(1.0);
     let count = log_uniform(rng, 1.0, most).round() as usize;
     let shares = shares(rng, index, count);
     shares
