@@ -87,6 +87,8 @@ pub struct ShapeRecord {
     pub default_us: Option<f64>,
     /// Share of exhaustive search.
     pub share: f64,
+    /// The same of every way to choose that could: `model`, `rules` and so on, as [`Methods`] names them.
+    pub shares: BTreeMap<&'static str, f64>,
 }
 
 /// One space's.
