@@ -10,7 +10,7 @@ mod tuner;
 
 pub use attention::{AttentionChoice, AttentionStats, Form, KvHeads};
 pub use linear::{LinearChoice, LinearShape};
-pub use store::{AdapterKey, Found, find};
+pub use store::{AdapterKey, Found, Origin, WEIGHTS_FILE, find, own};
 pub use table::{Filling, LinearTable, Measure, ProductKey};
 pub use tuner::{AttentionModel, Level, Levels, LinearModel, Mode, Tuner};
 
@@ -18,21 +18,6 @@ use crate::cost::AdapterClass;
 use raglan_shaders::{AdapterLimits, DispatchCost, Kernel, Part, Schedule, kernel_hash as hash_of};
 use raglan_shaders::{attention as kernels, matmul, matmul_coop, matvec, matvec_int8, rms_norm, split_sum};
 use raglan_tuner::{Candidate, Cost, Space};
-
-/// How schedules are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// By hand-written rules.
-    Off,
-    /// The one that is best over all shapes, where measurements of the adapter know it.
-    Default,
-    /// By predicted time.
-    #[default]
-    Predict,
-    /// By what the adapter takes for the model's products, measured when it is loaded; attention by predicted time.
-    Exhaustive,
-}
 
 /// The names of the spaces.
 pub mod spaces {
