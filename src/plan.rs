@@ -8,12 +8,13 @@ mod schedules;
 mod stretches;
 #[cfg(test)]
 mod tests;
+mod tuned;
 
 pub use schedules::TileForm;
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::schedules::{AttentionChoice, Form, LinearChoice, Terms};
+use crate::schedules::{AttentionChoice, Form, LinearChoice, LinearTable, Terms, Tuner};
 use crate::segments::MAX_SEGMENTS;
 pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
@@ -26,6 +27,7 @@ use raglan_shaders::move_rows::RowMove;
 use raglan_shaders::{AdapterLimits, Part, Schedule};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
+pub use tuned::TunerStats;
 
 /// Workgroups along one dimension that every adapter allows.
 const MAX_WORKGROUPS: usize = 65_535;
@@ -218,6 +220,12 @@ pub struct Planner {
     forced_linear: Option<LinearChoice>,
     /// What attention of few and of many rows is chosen from.
     attention: [picks::Portfolio; 2],
+    /// What predicts.
+    tuner: Tuner,
+    /// The choices of the model's products.
+    table: LinearTable,
+    counters: tuned::Counters,
+    max_batch_tokens: usize,
 }
 
 impl Planner {
@@ -228,7 +236,19 @@ impl Planner {
         let tiles = schedules::tile_forms(&shape, class, adapter);
         let split_bytes = products::split_bytes(class, shape.numerics);
         let terms = Terms { limits: adapter.clone(), class, act: Part::ActF32, int8: false, split_bytes };
-        Planner { shape, terms, tiles, vector, capacity, forced_linear: None, attention: Default::default() }
+        Planner {
+            shape,
+            terms,
+            tiles,
+            vector,
+            capacity,
+            forced_linear: None,
+            attention: Default::default(),
+            tuner: Tuner::off(),
+            table: LinearTable::default(),
+            counters: tuned::Counters::default(),
+            max_batch_tokens: limits.max_batch_tokens,
+        }
     }
 
     /// The same, for such inputs of products instead of f32.

@@ -3,29 +3,21 @@
 
 pub mod attention;
 pub mod linear;
+mod narrow;
+mod store;
+mod table;
+mod tuner;
 
 pub use attention::{AttentionChoice, AttentionStats, Form, KvHeads};
 pub use linear::{LinearChoice, LinearShape};
+pub use store::{AdapterKey, Found, Origin, WEIGHTS_FILE, find, own};
+pub use table::{Filling, LinearTable, Measure, ProductKey};
+pub use tuner::{AttentionModel, Level, Levels, LinearModel, Mode, Tuner};
 
 use crate::cost::AdapterClass;
 use raglan_shaders::{AdapterLimits, DispatchCost, Kernel, Part, Schedule, kernel_hash as hash_of};
 use raglan_shaders::{attention as kernels, matmul, matmul_coop, matvec, matvec_int8, rms_norm, split_sum};
 use raglan_tuner::{Candidate, Cost, Space};
-
-/// How schedules are chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// By hand-written rules.
-    Off,
-    /// The one that is best over all shapes, where measurements of the adapter know it.
-    Default,
-    /// By predicted time.
-    #[default]
-    Predict,
-    /// By what the adapter takes for the model's products, measured when it is loaded; attention by predicted time.
-    Exhaustive,
-}
 
 /// The names of the spaces.
 pub mod spaces {
@@ -40,6 +32,9 @@ pub mod spaces {
     /// All of them.
     pub const ALL: [&str; 4] = [LINEAR_FEW, LINEAR_MANY, ATTENTION_VECTOR, ATTENTION_TILE];
 }
+
+/// How many of the best by prediction are timed when a model is loaded, where that is asked for.
+const CALIBRATED: usize = 3;
 
 /// What of an adapter and of a run decides which choices may be made, and what they cost.
 #[derive(Debug, Clone)]

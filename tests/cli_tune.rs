@@ -47,7 +47,8 @@ fn dataset(adapter_type: &str) -> Dataset {
                     times_us.push(us * (1.0 + 0.01 * (noise >> 8) as f32 / (1 << 24) as f32));
                 }
                 let candidate: Candidate = name.parse().unwrap();
-                rows.push(Row { space: space.name.clone(), shape: shape.clone(), candidate, cost, times_us, failure: None });
+                let (shape, by_rules) = (shape.clone(), tile_rows == 8.0);
+                rows.push(Row { space: space.name.clone(), shape, candidate, cost, times_us, failure: None, by_rules });
             }
         }
     }
@@ -120,6 +121,7 @@ fn two_files_are_scored_where_there_is_no_adapter() {
         "/methods/buckets/geometric_mean",
         "/methods/nearest/geometric_mean",
         "/methods/analytical/geometric_mean",
+        "/methods/rules/geometric_mean",
     ] {
         assert!((0.3..=1.0).contains(&number(path)), "{path} is {}", number(path));
     }

@@ -4,9 +4,11 @@ use super::stretches::Source;
 use super::{FORMS, MAX_WORKGROUPS, Planner, Scratch, TileForm};
 use crate::batch::Batch;
 use crate::cost::{KeyCost, attention_chunk};
-use crate::schedules::attention::{AUTO, WHOLE};
-use crate::schedules::{AttentionChoice, AttentionStats, Form, KvHeads};
+use crate::schedules::attention::{self, AUTO, WHOLE};
+use crate::schedules::{AttentionChoice, AttentionModel, AttentionStats, Form, KvHeads};
 use raglan_shaders::attention::CHUNK;
+use raglan_tuner::Memo;
+use std::cell::RefCell;
 
 /// How the attention of a form runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,39 +26,76 @@ pub(super) type Picks = [Picked; FORMS];
 /// Keys to an item at most, by form.
 pub(super) type Chunks = [usize; FORMS];
 
+/// Batches that are remembered with what was picked for them.
+const REMEMBERED: usize = 1024;
+
+/// No choice: what stands in the memory for rules.
+const RULES: u8 = u8::MAX;
+
 /// What the attention of some form is chosen from; nothing where rules say it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Portfolio {
-    choices: Vec<AttentionChoice>,
+    choices: Vec<Option<AttentionChoice>>,
     /// The same, where they are tiles.
-    tiles: Vec<TileForm>,
+    tiles: Vec<Option<TileForm>>,
+    /// What predicts them; without it the first is taken.
+    model: Option<AttentionModel>,
+    memo: RefCell<Memo<u8>>,
+}
+
+impl Default for Portfolio {
+    fn default() -> Self {
+        Portfolio { choices: Vec::new(), tiles: Vec::new(), model: None, memo: RefCell::new(Memo::new(1)) }
+    }
 }
 
 impl Portfolio {
-    pub(super) fn of(choices: Vec<AttentionChoice>, coop_side: u32) -> Portfolio {
+    fn of(choices: Vec<Option<AttentionChoice>>, model: Option<AttentionModel>, coop_side: u32) -> Portfolio {
         let tile = |choice: &AttentionChoice| TileForm {
             kernel: choice.kernel,
             schedule: choice.schedule.clone(),
             packed_rows: choice.packed_rows(coop_side),
             rate: if choice.is_coop() { 8 } else { 1 },
         };
-        let tiles = choices.iter().filter(|choice| choice.form() == Form::Tile).map(tile).collect();
-        Portfolio { choices, tiles }
+        let tile = |choice: &Option<AttentionChoice>| choice.as_ref().filter(|c| c.form() == Form::Tile).map(tile);
+        let tiles = choices.iter().map(tile).collect();
+        Portfolio { choices, tiles, model, memo: RefCell::new(Memo::new(REMEMBERED)) }
     }
 
+    /// What is always taken.
     pub(super) fn of_one(choice: AttentionChoice, coop_side: u32) -> Portfolio {
-        Portfolio::of(vec![choice], coop_side)
+        Portfolio::of(vec![Some(choice)], None, coop_side)
+    }
+
+    /// What a model picks from.
+    pub(super) fn of_model(model: AttentionModel, coop_side: u32) -> Portfolio {
+        Portfolio::of(model.choices().to_vec(), Some(model), coop_side)
     }
 
     pub(super) fn choice(&self, picked: Picked) -> Option<&AttentionChoice> {
         let Picked::Choice(index) = picked else { return None };
-        self.choices.get(usize::from(index))
+        self.choices.get(usize::from(index))?.as_ref()
     }
 
     pub(super) fn tile(&self, picked: Picked) -> Option<&TileForm> {
         let Picked::Choice(index) = picked else { return None };
-        self.tiles.get(usize::from(index))
+        self.tiles.get(usize::from(index))?.as_ref()
     }
+
+    /// Candidates of the weights that must not run here.
+    pub(super) fn refused(&self) -> u64 {
+        self.model.as_ref().map_or(0, AttentionModel::refused)
+    }
+
+    /// Everything that may be picked.
+    pub(super) fn all(&self) -> impl Iterator<Item = &AttentionChoice> {
+        self.choices.iter().flatten()
+    }
+}
+
+/// A batch in steps of a hundredth or so: what is remembered for one serves those that are nearly the same.
+fn rounded(descriptor: [f32; 10]) -> [f32; 10] {
+    descriptor.map(|number| f32::from_bits(number.to_bits() & !0x1_ffff))
 }
 
 impl Planner {
@@ -112,9 +151,22 @@ impl Planner {
         self.roomy_chunks(picks, self.auto_chunks(scratch), scratch)
     }
 
-    fn pick_form(&self, form: usize, _scratch: &Scratch, _auto: usize) -> Picked {
+    fn pick_form(&self, form: usize, scratch: &Scratch, auto: usize) -> Picked {
         let portfolio = &self.attention[form.min(1)];
-        if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) }
+        let Some(model) = &portfolio.model else {
+            return if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) };
+        };
+        let stats = self.stats(form, scratch, auto);
+        let key = rounded(attention::descriptor(&stats));
+        let mut memo = portfolio.memo.borrow_mut();
+        let remembered = memo.get(&key);
+        self.counters.asked(remembered.is_some());
+        let index = remembered.unwrap_or_else(|| {
+            let picked = model.pick(&stats, &self.terms).map_or(RULES, |(index, _)| index as u8);
+            memo.insert(&key, picked);
+            picked
+        });
+        if index == RULES { Picked::Rules } else { Picked::Choice(index) }
     }
 
     /// The ragged batches of one KV group as the tuner sees them when it picks, by form: the vector form, and tiles of few and

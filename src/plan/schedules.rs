@@ -201,7 +201,10 @@ impl Planner {
     /// How `[rows, inner] · [cols, inner]ᵀ` runs on this adapter.
     pub fn linear(&self, shape: &LinearShape) -> LinearChoice {
         let forced = self.forced_linear.as_ref().filter(|choice| linear::legal(choice, shape, &self.terms));
-        forced.cloned().unwrap_or_else(|| self.linear_rules(shape))
+        if let Some(choice) = forced {
+            return choice.clone();
+        }
+        self.tabled(shape).cloned().unwrap_or_else(|| self.linear_rules(shape))
     }
 
     /// The same by hand-written rules. A deterministic run takes one schedule for every number of rows, since another may sum

@@ -140,8 +140,8 @@ pub fn descriptor(shape: &LinearShape) -> [f32; 7] {
 /// Whether a product has columns enough for its parts, and room for them.
 pub(crate) fn has_room(choice: &LinearChoice, [rows, cols, inner]: [usize; 3], terms: &Terms) -> bool {
     let splits = choice.splits as usize;
-    let bytes = (splits * rows * cols.next_multiple_of(2) * 4) as u64;
-    splits <= 1 || inner >= splits * SPLIT_COLS && bytes <= terms.split_bytes
+    let bytes = || (splits * rows * cols.next_multiple_of(2) * 4) as u64;
+    splits <= 1 || inner >= splits * SPLIT_COLS && bytes() <= terms.split_bytes
 }
 
 /// Whether a product may run so: by the kernel's own legality, and by what the run allows.

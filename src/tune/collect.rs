@@ -310,8 +310,10 @@ impl<'a> Collector<'a> {
     /// The row of a candidate on a shape, made where there is none.
     fn row(&mut self, subject: &Subject, choice: &super::problem::Choice) -> usize {
         let candidate = choice.candidate();
+        let by_rules = *choice == subject.default;
         let key = key(subject.space, &subject.descriptor, &candidate);
         if let Some(&at) = self.index.get(&key) {
+            self.dataset.rows[at].by_rules |= by_rules;
             return at;
         }
         let cost = subject.cost(&self.rig, choice);
@@ -322,6 +324,7 @@ impl<'a> Collector<'a> {
             cost,
             times_us: Vec::new(),
             failure: None,
+            by_rules,
         });
         self.index.insert(key, self.dataset.rows.len() - 1);
         self.dataset.rows.len() - 1

@@ -52,7 +52,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
         return Err(Error::Failed { message: "stopped; what was measured is kept, and `raglan tune` goes on with it".to_owned() });
     }
     let weights = train::trained(&dataset, args.seed, false)?;
-    let report = evaluate::scored(&dataset, &weights, Some(&gpu));
+    let report = evaluate::scored(&dataset, &weights);
     if let Some(folder) = &args.plot_dir {
         evaluate::draw(folder, &report, &dataset)?;
     }

@@ -7,7 +7,6 @@ use super::super::output::{print, print_json};
 use super::super::progress::Spinner;
 use super::{files, pictures, tables};
 use raglan::Error;
-use raglan::gpu::Gpu;
 use raglan::tuner::{self, Dataset, Latency, Report, Weights};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -33,22 +32,22 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
-    // Files alone can be scored where there is no adapter; the hand-written rules are an adapter's.
+    // Two files are scored where there is no adapter.
     let gpu = match (&args.dataset, &args.weights) {
-        (Some(_), Some(_)) => open_gpu(global).ok(),
+        (Some(_), Some(_)) => None,
         _ => Some(open_gpu(global)?),
     };
     let (name, weights) = match (&args.weights, &gpu) {
-        (Some(path), _) => (path.display().to_string(), Weights::read(path)?),
-        (None, gpu) => files::weights_in_use(gpu.as_ref().expect("it was opened"))?,
+        (None, Some(gpu)) => files::weights_in_use(gpu)?,
+        (path, _) => files::read_weights(path.as_deref().expect("without an adapter both are given"))?,
     };
     let path = match (&args.dataset, &gpu) {
-        (Some(path), _) => path.clone(),
-        (None, gpu) => files::newest_dataset(&files::type_of(gpu.as_ref().expect("it was opened")))?,
+        (None, Some(gpu)) => files::newest_dataset(&files::type_of(gpu))?,
+        (path, _) => path.clone().expect("without an adapter both are given"),
     };
     let dataset = Dataset::read(&path)?;
     let spinner = Spinner::new("scoring".to_owned(), false);
-    let report = scored(&dataset, &weights, gpu.as_ref());
+    let report = scored(&dataset, &weights);
     drop(spinner);
     if let Some(folder) = &args.plot_dir {
         draw(folder, &report, &dataset)?;
@@ -57,8 +56,8 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
 }
 
 /// The report of weights on a dataset, how long they take to pick among it.
-pub(super) fn scored(dataset: &Dataset, weights: &Weights, _gpu: Option<&Gpu>) -> Report {
-    let mut report = tuner::evaluate(dataset, weights, &|space, shape| files::rules(dataset, space, shape));
+pub(super) fn scored(dataset: &Dataset, weights: &Weights) -> Report {
+    let mut report = tuner::evaluate(dataset, weights, &dataset.rules());
     report.latency_ns = latency(weights);
     report
 }

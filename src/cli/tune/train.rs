@@ -68,7 +68,7 @@ pub(super) fn trained(dataset: &Dataset, seed: u64, quiet: bool) -> Result<Weigh
         bar.set(done as u64, total as u64);
     })?;
     drop(bar);
-    let report = tuner::evaluate(dataset, &weights, &|_, _| None);
+    let report = tuner::evaluate(dataset, &weights, &dataset.rules());
     let tuner::Scores { geometric_mean, p5, p1, worst, .. } = report.scores;
     weights.scores = serde_json::json!({
         "geometric_mean": geometric_mean,
