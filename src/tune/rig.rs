@@ -27,8 +27,8 @@ pub(super) const KV_EXPONENT: i32 = -4;
 /// What stands where a candidate must write: NaN in f32, and in f16.
 const POISON: u8 = 0xff;
 
-/// A window so many times as long as it must be is not repeated.
-const LONG_WINDOWS: f64 = 10.0;
+/// Windows that are together so many times as long as one must be are enough, however few.
+const LONG_WINDOWS: f64 = 4.0;
 
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;
@@ -126,15 +126,12 @@ impl Rig {
     ///
     /// # Errors
     /// As [`Rig::once`].
-    pub(super) fn time<'a>(
-        &'a self,
-        about_us: f64,
-        record: &mut dyn FnMut(&mut Ops<'a>, usize),
-    ) -> Result<f64, Error> {
+    pub(super) fn time<'a>(&'a self, about_us: f64, record: &mut dyn FnMut(&mut Ops<'a>, usize)) -> Result<f64, Error> {
         let window_us = self.clock.window_us();
         let repeats_for = |us: f64| ((1.1 * window_us / us.max(1e-3)).ceil() as usize).clamp(1, MOST_REPEATS);
         let (mut repeats, mut windows, mut least, mut turn) = (repeats_for(about_us), 0, f64::INFINITY, 0);
-        while windows < self.clock.windows() {
+        let mut spent_us = 0.0;
+        while windows < self.clock.windows() && spent_us < LONG_WINDOWS * window_us {
             let mut recorder = self.gpu.begin_step(&self.ring);
             self.clock.start(&mut recorder);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
@@ -146,15 +143,15 @@ impl Rig {
                 continue;
             }
             least = least.min(us / repeats as f64);
-            // What is long is long enough.
-            windows += if us > LONG_WINDOWS * window_us { self.clock.windows() } else { 1 };
+            (windows, spent_us) = (windows + 1, spent_us + us);
         }
         Ok(least)
     }
 
     /// The variants that `record` would dispatch.
     pub(super) fn rehearse<'a>(&'a self, record: &mut dyn FnMut(&mut Ops<'a>)) -> Vec<Variant> {
-        let mut ops = Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels: &self.kernels, plan: &self.no_plan };
+        let mut ops =
+            Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels: &self.kernels, plan: &self.no_plan };
         record(&mut ops);
         ops.recorder.into_rehearsed()
     }
@@ -256,7 +253,9 @@ impl Looked {
         let bytes = &bytes[range];
         match is_f16 {
             true => bytemuck::cast_slice::<u8, half::f16>(bytes).iter().map(|value| value.to_f32()).collect(),
-            false => bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect(),
+            false => {
+                bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+            }
         }
     }
 }
