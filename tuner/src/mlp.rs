@@ -24,7 +24,7 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// Where the parts of the parameters begin, in blocks: three layers of weights and biases, the traits' and the end.
-    pub(crate) fn parts(&self) -> [usize; 8] {
+    pub(crate) fn parts(&self) -> [usize; 10] {
         let lens = [
             self.inputs * self.hidden,
             self.hidden,
@@ -33,8 +33,10 @@ impl Sizes {
             self.hidden * BLOCK * self.outputs,
             self.outputs,
             TRAITS * self.outputs,
+            self.hidden * BLOCK,
+            1,
         ];
-        let mut parts = [0; 8];
+        let mut parts = [0; 10];
         for (at, len) in lens.iter().enumerate() {
             parts[at + 1] = parts[at] + len;
         }
@@ -60,7 +62,7 @@ impl Mlp {
     /// Of chance in the hidden layers, of zeros in the last, so that it begins by predicting its biases.
     pub(crate) fn new(sizes: Sizes, rng: &mut impl Rng) -> Mlp {
         let parts = sizes.parts();
-        let mut blocks = vec![Block::ZERO; parts[7]];
+        let mut blocks = vec![Block::ZERO; parts[9]];
         for (begin, end, inputs) in [(parts[0], parts[1], sizes.inputs), (parts[2], parts[3], sizes.hidden * BLOCK)] {
             let reach = (3.0 / inputs.max(1) as f32).sqrt();
             for block in &mut blocks[begin..end] {
@@ -116,11 +118,13 @@ impl Mlp {
         let mut sums: [Block; O] =
             dense(&trace.after[1], &self.blocks[parts[4]..parts[5]], &self.blocks[parts[5]..parts[6]]);
         let (slopes, _) = self.blocks[parts[6]..parts[7]].as_chunks::<O>();
-        for (slopes, values) in slopes.iter().zip(traits) {
+        let [of_shape] =
+            dense::<H, 1>(&trace.after[1], &self.blocks[parts[7]..parts[8]], &self.blocks[parts[8]..parts[9]]);
+        for ((slopes, values), of_shape) in slopes.iter().zip(traits).zip(of_shape.0) {
             let (values, _) = values.as_chunks::<BLOCK>();
             for at in 0..O {
                 for lane in 0..BLOCK {
-                    sums[at].0[lane] += slopes[at].0[lane] * values[at][lane];
+                    sums[at].0[lane] += (slopes[at].0[lane] + of_shape) * values[at][lane];
                 }
             }
         }
@@ -142,16 +146,23 @@ impl Mlp {
         gradient: &mut [Block],
     ) {
         let parts = self.sizes.parts();
+        let mut of_shape = [Block::ZERO];
         for (which, values) in traits.iter().enumerate() {
             let (values, _) = values.as_chunks::<BLOCK>();
+            let mut all = Block::ZERO;
             for at in 0..O {
                 let sum = &mut gradient[parts[6] + which * O + at].0;
                 for lane in 0..BLOCK {
-                    sum[lane] += slopes[at].0[lane] * values[at][lane];
+                    let slope = slopes[at].0[lane] * values[at][lane];
+                    sum[lane] += slope;
+                    all.0[lane] += slope;
                 }
             }
+            of_shape[0].0[which] = all.0.iter().sum();
         }
-        let second = self.learn_dense::<H, O>([parts[4], parts[5], parts[6]], trace, 1, slopes, gradient);
+        let mut second = self.learn_dense::<H, O>([parts[4], parts[5], parts[6]], trace, 1, slopes, gradient);
+        let more = self.learn_dense::<H, 1>([parts[7], parts[8], parts[9]], trace, 1, &of_shape, gradient);
+        add_all(&mut second, 1.0, &more);
         let first = self.learn_dense::<H, H>([parts[2], parts[3], parts[4]], trace, 0, &second, gradient);
         let (weights, bias) = gradient[..parts[2]].split_at_mut(parts[1]);
         add_all(bias, 1.0, &first);

@@ -49,9 +49,6 @@ impl Model {
         0
     }
 
-    /// debug
-    pub fn describe(&self) -> String { format!("{:?}", self.prior) }
-
     /// Whether the analytical prior is part of its predictions.
     pub fn has_prior(&self) -> bool {
         self.on_prior

@@ -11,7 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
 use crate::features::Features;
-use crate::mlp::{MOST_OUTPUTS, Mlp, Sizes};
+use crate::mlp::{MOST_OUTPUTS, Sizes};
 use crate::numbers::{BLOCK, ln_f64};
 use crate::prior::{Sample, fit};
 use crate::table::Table;
@@ -129,10 +129,6 @@ fn train_space(
         &mut |done| progress(&space.name, done, total),
     );
     let (variant, epochs) = best_of(&curves, variants.len());
-    if std::env::var("CURVE").is_ok() {
-        for v in 0..variants.len() { let f = &curves[v*FOLDS..(v+1)*FOLDS]; for c in (0..f[0].len()).step_by(4) { eprint!("{}:{:.3} ", c*CHECK, 100.0*f.iter().map(|x| x[c].0).sum::<f64>()/f.iter().map(|x| x[c].1 as f64).sum::<f64>()); } eprintln!(); }
-        eprintln!("best {variant} {epochs}");
-    }
     let (model, examples) = &variants[variant];
     let members = in_parallel(
         members,

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use crate::{Error, Model};
 
+mod file;
+
 /// All models of one adapter type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weights {
@@ -27,9 +29,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// The safetensors file.
+    /// The safetensors file: the same bytes for the same weights.
     pub fn to_bytes(&self) -> Vec<u8> {
-        Vec::new()
+        file::write(self)
     }
 
     /// Reads a safetensors file from memory; `name` stands for it in errors.
@@ -37,8 +39,8 @@ impl Weights {
     /// # Errors
     /// `Weights`: no safetensors, metadata or a tensor that is missing, of another type or shape or out of its bounds,
     /// or a number that is none.
-    pub fn from_bytes(name: &str, _bytes: &[u8]) -> Result<Weights, Error> {
-        Err(Error::Weights { name: name.to_owned(), message: "reading comes next".to_owned() })
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Weights, Error> {
+        file::read(bytes).map_err(|message| Error::Weights { name: name.to_owned(), message })
     }
 
     /// Reads a file.

@@ -9,7 +9,7 @@ use super::example::Example;
 use super::shuffle;
 use crate::MOST_CANDIDATES;
 use crate::mlp::{Mlp, Sizes, Trace};
-use crate::numbers::{BLOCK, Block};
+use crate::numbers::{BLOCK, Block, exp};
 use crate::prior::Lanes;
 
 /// Passes between two looks at the shapes of validation.
@@ -17,18 +17,15 @@ pub(super) const CHECK: usize = 10;
 /// Examples of a step.
 const BATCH: usize = 16;
 const RATE: f32 = 3e-3;
-const DECAY: f32 = 1e-2;
+const DECAY: f32 = 0.5;
 /// Of the running mean, when it has run for a while.
 const MEAN_DECAY: f32 = 0.995;
 /// What a shape's level counts beside the candidates' differences, which are all that a choice needs.
 const LEVEL: f32 = 0.1;
 /// Errors of the logarithm beyond it count linearly.
 const HUBER: f32 = 0.5;
-/// What the expected regret counts beside the squared errors.
-const REGRET: f32 = 2.0;
-/// How far apart, as logarithms, two predictions are that the softmin takes as different: in training, and in validation.
-const SOFT: f32 = 0.05;
-const SOFT_CHECK: f32 = 0.01;
+/// How far apart, as logarithms, two predictions are that the softmin of validation takes as different.
+const SOFT: f32 = 0.01;
 /// What a candidate's level is worth that has no data, in examples.
 const SHRINK: f32 = 2.0;
 
@@ -120,45 +117,38 @@ fn forward<const H: usize, const O: usize>(mlp: &Mlp, example: &Example) -> (Tra
     (trace, log_us)
 }
 
-/// Weights of a softmin over the candidates that may run, and the regret to expect of drawing by them.
-fn softmin(example: &Example, log_us: &Lanes, soft: f32) -> (Lanes, f32) {
-    let legal = |lane: &usize| example.weight[*lane] > 0.0;
-    let least = (0..MOST_CANDIDATES).filter(legal).map(|lane| log_us[lane]).fold(f32::INFINITY, f32::min);
-    let mut share = [0.0; MOST_CANDIDATES];
-    for lane in (0..MOST_CANDIDATES).filter(legal) {
-        let over = (log_us[lane] - least) / soft;
-        // Beyond it the share is lost in the sum's rounding.
-        share[lane] = if over < 17.0 { libm::expf(-over) } else { 0.0 };
-    }
-    let sum: f32 = share.iter().sum();
-    let mut regret = 0.0;
-    for (share, candidate) in share.iter_mut().zip(&example.regret) {
-        *share /= sum;
-        regret += *share * candidate;
-    }
-    (share, regret)
-}
-
-/// The loss's derivatives by the predicted logarithms: weighted errors of the differences between candidates, of the
-/// shape's level, and the expected regret.
+/// The loss's derivatives by the predicted logarithms: weighted squared errors of the differences between candidates and,
+/// for little, of the shape's level. (The expected regret of a softmin as a second term was tried and made picks worse: it
+/// follows the noise among the near-best.)
 fn slopes<const O: usize>(example: &Example, log_us: &Lanes, scale: f32) -> [Block; O] {
     let error = |lane: usize| log_us[lane] - example.target[lane];
     let level: f32 = (0..MOST_CANDIDATES).map(|lane| example.weight[lane] * error(lane)).sum();
-    let (share, regret) = softmin(example, log_us, SOFT);
     let mut slopes = [Block::ZERO; O];
     for lane in 0..O * BLOCK {
         let apart = (error(lane) - level).clamp(-HUBER, HUBER);
         let squared = 2.0 * example.weight[lane] * (apart + LEVEL * level.clamp(-HUBER, HUBER));
-        let choosing = -share[lane] * (example.regret[lane] - regret) / SOFT;
-        slopes[lane / BLOCK].0[lane % BLOCK] = scale * (squared + REGRET * choosing);
+        slopes[lane / BLOCK].0[lane % BLOCK] = scale * squared;
     }
     slopes
+}
+
+/// The regret to expect of drawing candidates by a softmin of what is predicted: as a pick's, but smooth.
+fn soft_regret(example: &Example, log_us: &Lanes) -> f64 {
+    let legal = |lane: &usize| example.weight[*lane] > 0.0;
+    let least = (0..MOST_CANDIDATES).filter(legal).map(|lane| log_us[lane]).fold(f32::INFINITY, f32::min);
+    let (mut sum, mut regret) = (0.0, 0.0);
+    for lane in (0..MOST_CANDIDATES).filter(legal) {
+        let share = exp(f64::from((least - log_us[lane]) / SOFT));
+        sum += share;
+        regret += share * f64::from(example.regret[lane]);
+    }
+    regret / sum
 }
 
 fn score<const H: usize, const O: usize>(mlp: &Mlp, descent: &Descent<'_>) -> (f64, usize) {
     let regret = |at: &usize| {
         let example = &descent.examples[*at];
-        f64::from(softmin(example, &forward::<H, O>(mlp, example).1, SOFT_CHECK).1)
+        soft_regret(example, &forward::<H, O>(mlp, example).1)
     };
     (descent.valid.iter().map(regret).sum(), descent.valid.len())
 }
@@ -180,8 +170,8 @@ impl Adam {
     fn new(mlp: &Mlp) -> Adam {
         let zeros = vec![Block::ZERO; mlp.blocks.len()];
         let p = mlp.sizes.parts();
-        let decaying =
-            (0..mlp.blocks.len()).map(|at| at < p[1] || (p[2]..p[3]).contains(&at) || (p[4]..p[5]).contains(&at));
+        let weights = [p[0]..p[1], p[2]..p[3], p[4]..p[5], p[7]..p[8]];
+        let decaying = (0..mlp.blocks.len()).map(|at| weights.iter().any(|part| part.contains(&at)));
         Adam { first: zeros.clone(), second: zeros, steps: 0, powers: [1.0; 2], decaying: decaying.collect() }
     }
 

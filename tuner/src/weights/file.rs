@@ -1,0 +1,214 @@
+//! Weights as safetensors: names and texts as JSON in the metadata, every number in a tensor of f32.
+//!
+//! Of each space: `SPACE.prior` [8], the constants in the order of `Prior`; `SPACE.factors` [kernels], logarithms;
+//! `SPACE.features` [2, features], what is subtracted and what is multiplied; and of each member `SPACE.M.` with `first`
+//! [features + 1, hidden], `second` [hidden + 1, hidden], `last` [hidden + 1, candidates], `traits` [3, candidates] and
+//! `shape_traits` [hidden + 1, 3]. A layer's last row is its biases. Hidden units and candidates fill whole blocks of 16 in
+//! memory; a file has those that there are.
+
+use std::collections::{BTreeMap, HashMap};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::Weights;
+use crate::features::Features;
+use crate::mlp::{Mlp, Sizes};
+use crate::numbers::{BLOCK, Block};
+use crate::prior::{CONSTANTS, Prior, TRAITS};
+use crate::train::MOST_MEMBERS;
+use crate::{Candidate, MOST_CANDIDATES, Model, Space};
+
+/// The only key of the metadata; it ends with the version of the tensors.
+const KEY: &str = "raglan_tuner_weights_1";
+const MOST_BYTES: usize = 16 << 20;
+const MOST_MODELS: usize = 64;
+/// No number of the MLP or of the features is larger.
+const LARGEST: f32 = 1e12;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    adapter_type: String,
+    adapter: String,
+    driver: String,
+    date: String,
+    dataset_sha256: String,
+    kernel_hashes: BTreeMap<String, String>,
+    scores: serde_json::Value,
+    models: Vec<ModelHead>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelHead {
+    space: Space,
+    candidates: Vec<String>,
+    kernels: Vec<String>,
+    on_prior: bool,
+    hidden: usize,
+    members: usize,
+}
+
+/// Where a member's tensors lie among its blocks: name, rows, blocks a row, first block; how many columns are there.
+fn places(sizes: Sizes, candidates: usize) -> [(&'static str, usize, usize, usize, usize); 5] {
+    let (parts, hidden) = (sizes.parts(), sizes.hidden * BLOCK);
+    [
+        ("first", sizes.inputs + 1, sizes.hidden, parts[0], hidden),
+        ("second", hidden + 1, sizes.hidden, parts[2], hidden),
+        ("last", hidden + 1, sizes.outputs, parts[4], candidates),
+        ("traits", TRAITS, sizes.outputs, parts[6], candidates),
+        ("shape_traits", hidden + 1, 1, parts[7], TRAITS),
+    ]
+}
+
+pub(super) fn write(weights: &Weights) -> Vec<u8> {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut add = |name: String, shape: Vec<usize>, values: &[f32]| {
+        tensors.push((name, shape, values.iter().flat_map(|x| x.to_le_bytes()).collect()));
+    };
+    let mut heads = Vec::new();
+    for model in &weights.models {
+        let space = &model.space.name;
+        let factors: Vec<f32> = model.prior.kernels.iter().map(|(_, factor)| *factor).collect();
+        let features = [model.features.mean.as_slice(), model.features.scale.as_slice()].concat();
+        add(format!("{space}.prior"), vec![CONSTANTS], &model.prior.constants());
+        add(format!("{space}.factors"), vec![factors.len()], &factors);
+        add(format!("{space}.features"), vec![2, model.features.len()], &features);
+        for (at, member) in model.members.iter().enumerate() {
+            for (name, rows, blocks, begin, columns) in places(member.sizes, model.candidates.len()) {
+                let row = |row: usize| {
+                    let blocks = &member.blocks[begin + row * blocks..begin + (row + 1) * blocks];
+                    blocks.iter().flat_map(|block| block.0).take(columns)
+                };
+                let values: Vec<f32> = (0..rows).flat_map(row).collect();
+                add(format!("{space}.{at}.{name}"), vec![rows, columns], &values);
+            }
+        }
+        heads.push(ModelHead {
+            space: model.space.clone(),
+            candidates: model.candidates.iter().map(Candidate::to_string).collect(),
+            kernels: model.prior.kernels.iter().map(|(name, _)| name.clone()).collect(),
+            on_prior: model.on_prior,
+            hidden: model.members.first().map_or(2, |member| member.sizes.hidden) * BLOCK,
+            members: model.members.len(),
+        });
+    }
+    let head = Head {
+        adapter_type: weights.adapter_type.clone(),
+        adapter: weights.adapter.clone(),
+        driver: weights.driver.clone(),
+        date: weights.date.clone(),
+        dataset_sha256: weights.dataset_sha256.clone(),
+        kernel_hashes: weights.kernel_hashes.clone(),
+        scores: weights.scores.clone(),
+        models: heads,
+    };
+    let json = serde_json::to_string(&head).expect("texts, whole numbers and a JSON value are JSON");
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (
+            name,
+            TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a shape holds as many numbers as were put in it"),
+        )
+    });
+    safetensors::serialize(views, Some(HashMap::from([(KEY.to_owned(), json)])))
+        .expect("tensors of the right size with a head that is JSON can be written")
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Weights, String> {
+    if bytes.len() > MOST_BYTES {
+        return Err(format!("{} bytes, at most {MOST_BYTES} are allowed", bytes.len()));
+    }
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+    let json = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|pairs| pairs.get(KEY))
+        .ok_or_else(|| format!("its metadata has no {KEY}"))?;
+    let head: Head = serde_json::from_str(json).map_err(|error| format!("{KEY}: {error}"))?;
+    if head.models.len() > MOST_MODELS {
+        return Err(format!("{} models, at most {MOST_MODELS} are allowed", head.models.len()));
+    }
+    let mut models: Vec<Model> = Vec::new();
+    for model in head.models {
+        let model = read_model(&tensors, model)?;
+        if models.iter().any(|other| other.space.name == model.space.name) {
+            return Err(format!("the space {} is there twice", model.space.name));
+        }
+        models.push(model);
+    }
+    Ok(Weights {
+        adapter_type: head.adapter_type,
+        adapter: head.adapter,
+        driver: head.driver,
+        date: head.date,
+        dataset_sha256: head.dataset_sha256,
+        kernel_hashes: head.kernel_hashes,
+        scores: head.scores,
+        models,
+    })
+}
+
+fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, String> {
+    let ModelHead { space, candidates, kernels, on_prior, hidden, members } = head;
+    if let Some(fault) = space.fault() {
+        return Err(fault);
+    }
+    let name = &space.name;
+    if candidates.is_empty() || candidates.len() > MOST_CANDIDATES {
+        return Err(format!("{name}: {} candidates, 1 to {MOST_CANDIDATES} are allowed", candidates.len()));
+    }
+    let candidates: Vec<Candidate> =
+        candidates.iter().map(|text| text.parse()).collect::<Result<_, crate::Error>>().map_err(|e| e.to_string())?;
+    if let Some(twice) = candidates.iter().enumerate().find(|(at, c)| candidates[..*at].contains(c)) {
+        return Err(format!("{name}: {} is there twice", twice.1));
+    }
+    if kernels.len() > MOST_CANDIDATES || members > MOST_MEMBERS || ![16, 32, 64].contains(&hidden) {
+        return Err(format!("{name}: {} kernels, {members} members of width {hidden}", kernels.len()));
+    }
+    let constants = numbers(tensors, &format!("{name}.prior"), &[CONSTANTS])?;
+    let factors = numbers(tensors, &format!("{name}.factors"), &[kernels.len()])?;
+    let constants = constants.try_into().map_err(|_| format!("{name}.prior has another length"))?;
+    let prior = Prior::from_constants(constants, kernels.into_iter().zip(factors).collect())
+        .ok_or_else(|| format!("{name}: a constant of the prior is out of bounds"))?;
+    let mut features = Features::new(&space);
+    let standard = numbers(tensors, &format!("{name}.features"), &[2, features.len()])?;
+    let (mean, scale) = standard.split_at(features.len());
+    (features.mean, features.scale) = (mean.to_vec(), scale.to_vec());
+    let sizes = Sizes { inputs: features.len(), hidden: hidden / BLOCK, outputs: candidates.len().div_ceil(BLOCK) };
+    let members = (0..members).map(|at| read_member(tensors, &format!("{name}.{at}"), sizes, candidates.len()));
+    let members = members.collect::<Result<Vec<Mlp>, String>>()?;
+    if members.is_empty() && !on_prior {
+        return Err(format!("{name}: neither a prior nor an MLP"));
+    }
+    let factors = prior.factors(&candidates);
+    Ok(Model { space, candidates, features, prior, factors, on_prior, members })
+}
+
+fn read_member(tensors: &SafeTensors<'_>, name: &str, sizes: Sizes, candidates: usize) -> Result<Mlp, String> {
+    let mut blocks = vec![Block::ZERO; sizes.parts()[9]];
+    for (tensor, rows, width, begin, columns) in places(sizes, candidates) {
+        let values = numbers(tensors, &format!("{name}.{tensor}"), &[rows, columns])?;
+        for (row, values) in values.chunks_exact(columns).enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                blocks[begin + row * width + column / BLOCK].0[column % BLOCK] = *value;
+            }
+        }
+    }
+    Ok(Mlp { sizes, blocks })
+}
+
+/// The numbers of a tensor of a known shape.
+fn numbers(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+    let tensor = tensors.tensor(name).map_err(|_| format!("no tensor {name}"))?;
+    if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+        return Err(format!("{name} is {:?} {:?}, F32 {shape:?} is wanted", tensor.dtype(), tensor.shape()));
+    }
+    let (words, _) = tensor.data().as_chunks::<4>();
+    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    match values.iter().find(|x| !(x.abs() <= LARGEST)) {
+        Some(value) => Err(format!("{name} holds {value}")),
+        None => Ok(values),
+    }
+}
