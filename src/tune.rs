@@ -4,6 +4,7 @@
 //! comes out with what the default computes, and times it. [`collect`] does so for as many shapes as its time allows.
 
 mod attention;
+mod calibrate;
 mod clock;
 pub mod collect;
 mod compare;
@@ -15,6 +16,7 @@ pub mod shapes;
 #[cfg(test)]
 mod tests;
 
+pub use calibrate::Calibration;
 pub use collect::{Options, collect};
 pub use probe::{Explained, Predicted, Probe, Timed};
 pub use rig::Inputs;

@@ -35,7 +35,8 @@ fn dataset(adapter_type: &str) -> Dataset {
     let space = linear::space(1);
     let mut rows = Vec::new();
     let mut noise = 1u32;
-    for (group, (cols, inner)) in (0..30).flat_map(|g| [(g, (256.0 + 32.0 * g as f32, 128.0 + 96.0 * (g % 7) as f32))]) {
+    for (group, (cols, inner)) in (0..30).flat_map(|g| [(g, (256.0 + 32.0 * g as f32, 128.0 + 96.0 * (g % 7) as f32))])
+    {
         for m in [1.0, 2.0, 3.0, 5.0, 8.0] {
             let shape = vec![m, cols, inner, 16.0, 0.0, (group % 2) as f32, 0.0];
             let rounds = if split(space, &shape) == Split::Train { 3 } else { 6 };
@@ -106,7 +107,8 @@ fn two_files_are_scored_where_there_is_no_adapter() {
         String::from_utf8(output.stdout).unwrap()
     };
     let report: Value = serde_json::from_str(&score(&["--json"])).unwrap();
-    let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {report}"));
+    let number =
+        |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} in {report}"));
     for path in [
         "/geometric_mean",
         "/p5",
@@ -133,7 +135,8 @@ fn two_files_are_scored_where_there_is_no_adapter() {
     assert_eq!(report["kernel_hash"]["linear_few"].as_str().map(str::len), Some(16));
     let unseen = |split: Split| {
         let space = linear::space(1);
-        let mut shapes: Vec<_> = dataset_shapes("nowhere-8").filter(|shape| self::split(space, shape) == split).collect();
+        let mut shapes: Vec<_> =
+            dataset_shapes("nowhere-8").filter(|shape| self::split(space, shape) == split).collect();
         shapes.dedup();
         shapes.len()
     };
@@ -248,7 +251,10 @@ fn shapes_are_timed_by_what_each_mode_picks() {
     assert_eq!(of("tuner"), ["off", "predict", "off", "predict"]);
     for row in rows {
         let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
-        assert!(0.0 < number("us_min") && number("us_min") <= number("us") && number("us") <= number("us_max"), "{row}");
+        assert!(
+            0.0 < number("us_min") && number("us_min") <= number("us") && number("us") <= number("us_max"),
+            "{row}"
+        );
     }
     let late = run(&[&args[..], &["--max-seconds", "0"]].concat());
     assert_eq!(late.code, Some(1), "{}", late.stderr);

@@ -101,7 +101,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Named>, String> {
 fn product(given: &Settings<'_>) -> Result<Shape, String> {
     let format = given.text("format")?.unwrap_or("f16");
     let known = || Format::ALL.map(|format| format.name().to_ascii_lowercase()).join(", ");
-    let format = synthetic::parse_format(format).ok_or_else(|| format!("format={format}: wanted one of {}", known()))?;
+    let format =
+        synthetic::parse_format(format).ok_or_else(|| format!("format={format}: wanted one of {}", known()))?;
     let [rows, cols, inner] = [given.number("rows")?, given.number("cols")?, given.number("inner")?];
     let (normed, gated) = (given.flag("normed")?, given.flag("gated")?);
     if format.row_bytes(inner).is_none() {

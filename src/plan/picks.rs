@@ -29,9 +29,6 @@ pub(super) type Chunks = [usize; FORMS];
 /// Batches that are remembered with what was picked for them.
 const REMEMBERED: usize = 1024;
 
-/// No choice: what stands in the memory for rules.
-const RULES: u8 = u8::MAX;
-
 /// What the attention of some form is chosen from; nothing where rules say it.
 #[derive(Debug)]
 pub(super) struct Portfolio {
@@ -40,12 +37,14 @@ pub(super) struct Portfolio {
     tiles: Vec<Option<TileForm>>,
     /// What predicts them; without it the first is taken.
     model: Option<AttentionModel>,
+    /// The first that may run, where the model says nothing: no other was compiled.
+    first: u8,
     memo: RefCell<Memo<u8>>,
 }
 
 impl Default for Portfolio {
     fn default() -> Self {
-        Portfolio { choices: Vec::new(), tiles: Vec::new(), model: None, memo: RefCell::new(Memo::new(1)) }
+        Portfolio { choices: Vec::new(), tiles: Vec::new(), model: None, first: 0, memo: RefCell::new(Memo::new(1)) }
     }
 }
 
@@ -59,7 +58,8 @@ impl Portfolio {
         };
         let tile = |choice: &Option<AttentionChoice>| choice.as_ref().filter(|c| c.form() == Form::Tile).map(tile);
         let tiles = choices.iter().map(tile).collect();
-        Portfolio { choices, tiles, model, memo: RefCell::new(Memo::new(REMEMBERED)) }
+        let first = choices.iter().position(Option::is_some).unwrap_or(0) as u8;
+        Portfolio { choices, tiles, model, first, memo: RefCell::new(Memo::new(REMEMBERED)) }
     }
 
     /// What is always taken.
@@ -80,6 +80,11 @@ impl Portfolio {
     pub(super) fn tile(&self, picked: Picked) -> Option<&TileForm> {
         let Picked::Choice(index) = picked else { return None };
         self.tiles.get(usize::from(index))?.as_ref()
+    }
+
+    /// What predicts them.
+    pub(super) fn model(&self) -> Option<&AttentionModel> {
+        self.model.as_ref()
     }
 
     /// Candidates of the weights that must not run here.
@@ -162,11 +167,11 @@ impl Planner {
         let remembered = memo.get(&key);
         self.counters.asked(remembered.is_some());
         let index = remembered.unwrap_or_else(|| {
-            let picked = model.pick(&stats, &self.terms).map_or(RULES, |(index, _)| index as u8);
+            let picked = model.pick(&stats, &self.terms).map_or(portfolio.first, |(index, _)| index as u8);
             memo.insert(&key, picked);
             picked
         });
-        if index == RULES { Picked::Rules } else { Picked::Choice(index) }
+        Picked::Choice(index)
     }
 
     /// The ragged batches of one KV group as the tuner sees them when it picks, by form: the vector form, and tiles of few and

@@ -1,12 +1,16 @@
 //! What a planner asks the tuner, and how often.
 
 use super::picks::Portfolio;
-use super::{Numerics, Planner};
-use crate::cost::AdapterClass;
+use super::{Numerics, Picked, Planner};
+use crate::cost::{AdapterClass, Predicted};
 use crate::schedules::{
-    AttentionChoice, Filling, Form, Levels, LinearChoice, LinearShape, LinearTable, Measure, Mode, ProductKey, Tuner,
+    AttentionChoice, AttentionStats, Filling, Form, Level, Levels, LinearChoice, LinearShape, LinearTable, Measure,
+    Mode, ProductKey, Tuner,
 };
 use std::cell::Cell;
+
+/// Keys to a part where rules would say it, in the batches that stand for large ones.
+const AUTO_KEYS: usize = 1024;
 
 /// How schedules are chosen, and how often that was asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -71,6 +75,33 @@ impl Planner {
         add(&self.counters.asked, true);
         add(&self.counters.table_hits, choice.is_some());
         choice
+    }
+
+    /// Times of steps: of all `products`, each with whether its rows are those of logits, and how often a step has it; and of
+    /// attention in so many layers. What is not predicted is left out.
+    pub fn predicted(&self, products: &[(ProductKey, bool, usize)], layers: usize, max_sequences: usize) -> Predicted {
+        let step_us = |tokens: usize| -> Option<f64> {
+            let us = |&(key, of_logits, count): &(ProductKey, bool, usize)| {
+                let rows = if of_logits { tokens.min(max_sequences) } else { tokens };
+                self.table.us(&key.at(rows)).map(|us| count as f64 * us)
+            };
+            products.iter().map(us).sum()
+        };
+        let steps: Option<Vec<(usize, f64)>> =
+            self.table.points().into_iter().map(|tokens| Some((tokens, step_us(tokens)?))).collect();
+        // Enough of both to fill any adapter.
+        let (runs, keys) = (64, 8192);
+        let run_us = |form: Form, run_rows: usize| -> Option<f64> {
+            let stats = AttentionStats::of(self.heads(), runs * run_rows, &vec![keys as u32; runs], AUTO_KEYS);
+            let (_, us) = self.attention[form as usize].model()?.pick(&stats, &self.terms)?;
+            Some(f64::from(us) * (layers as f64 / (runs * run_rows * keys) as f64))
+        };
+        let tile_rows = (self.tile(Picked::Rules, 0).packed_rows / self.shape.group()).max(1);
+        let (key_us, pair_us) = (run_us(Form::Vector, 1), run_us(Form::Tile, tile_rows));
+        let levels = self.tuner.levels();
+        let exact = [levels.linear_few, levels.linear_many].iter().all(|level| *level == Level::Exact);
+        let exact = exact && steps.is_some();
+        Predicted { products: steps.unwrap_or_default(), key_us, pair_us, exact }
     }
 
     /// The choices of the model's products.

@@ -144,6 +144,11 @@ impl LinearTable {
         us.is_finite().then_some(f64::from(us))
     }
 
+    /// Numbers of rows at which choices and times may change, up to the largest step.
+    pub fn points(&self) -> Vec<usize> {
+        if self.entries.is_empty() { Vec::new() } else { grid(self.max_rows.max(1)) }
+    }
+
     /// Numbers of rows that together meet all that the table can choose: powers of two, and where any choice changes.
     pub fn rows(&self) -> Vec<usize> {
         let points = grid(self.max_rows.max(1));

@@ -121,6 +121,11 @@ impl Tuner {
         self
     }
 
+    /// What a user should know of where predictions come from.
+    pub fn notes(&self) -> &[String] {
+        &self.found.notes
+    }
+
     /// Candidates of products that this build cannot run.
     pub fn refused(&self) -> u64 {
         let unknown = |model: &LinearModel| model.choices.iter().filter(|choice| choice.is_none()).count() as u64;

@@ -12,7 +12,7 @@ use super::rig::{Inputs, Rig};
 use super::shapes::{Extent, shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, Variant};
-use crate::schedules::{spaces, all_spaces};
+use crate::schedules::{all_spaces, spaces};
 use block::Ended;
 use raglan_tuner::{Candidate, Dataset, Row, Space, Split, split};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -131,7 +131,12 @@ fn key(space: &'static Space, shape: &[f32], candidate: &Candidate) -> Key {
 }
 
 impl<'a> Collector<'a> {
-    fn new(gpu: &Gpu, options: &'a Options, stop: &'a AtomicBool, progress: Progress<'a>) -> Result<Collector<'a>, Error> {
+    fn new(
+        gpu: &Gpu,
+        options: &'a Options,
+        stop: &'a AtomicBool,
+        progress: Progress<'a>,
+    ) -> Result<Collector<'a>, Error> {
         let begun = Instant::now();
         let known = |name: &String| spaces::ALL.contains(&name.as_str());
         if let Some(unknown) = options.spaces.iter().find(|name| !known(name)) {
@@ -141,7 +146,8 @@ impl<'a> Collector<'a> {
         let rig = Rig::new(gpu, options.inputs)?;
         let helper = if gpu.is_software() { Rig::new(&gpu.reopen()?, options.inputs).ok() } else { None };
         let (kv_bytes, binding) = (rig.kernels.types.kv_bytes(), gpu.limits().max_binding_bytes);
-        let extent = if gpu.is_software() { Extent::software(kv_bytes, binding) } else { Extent::hardware(kv_bytes, binding) };
+        let extent =
+            if gpu.is_software() { Extent::software(kv_bytes, binding) } else { Extent::hardware(kv_bytes, binding) };
         let header = header(gpu, rig.clock.name());
         let dataset = match options.out.as_ref().filter(|path| path.exists()) {
             Some(path) => {

@@ -72,7 +72,14 @@ impl Reference {
     ///
     /// Rounding a term moves a row by its share of the row's root mean square, since values have random signs; what all
     /// weights share moves it by its share of the values.
-    pub(super) fn means(values: &[f32], cols: usize, keys: usize, largest: f64, scores: f64, is_f16: bool) -> Reference {
+    pub(super) fn means(
+        values: &[f32],
+        cols: usize,
+        keys: usize,
+        largest: f64,
+        scores: f64,
+        is_f16: bool,
+    ) -> Reference {
         let mut want = Wanted::default();
         // Weights may be rounded to f16.
         let rounding = if is_f16 { 2.0 * F16_HALF_STEP } else { 0.0 };

@@ -66,7 +66,10 @@ impl LinearProblem {
             weights,
             x: Rows { buffer: rig.random("measured rows", (x_format, rows, inner), Some(-1), 91)?, stride },
             norm: rig.random("measured norm", (WeightFormat::F32, 1, inner), Some(-1), 92)?,
-            normed: Rows { buffer: buffer("measured rows", if normed { rows * stride * act_bytes } else { 16 })?, stride },
+            normed: Rows {
+                buffer: buffer("measured rows", if normed { rows * stride * act_bytes } else { 16 })?,
+                stride,
+            },
             out: Rows { buffer: buffer("measured results", rows * out_cols * out_bytes)?, stride: out_cols },
             sums: match gated {
                 true => Some(Rows { buffer: buffer("measured sums", rows * cols * 4)?, stride: cols }),

@@ -78,7 +78,8 @@ impl Probe {
     /// # Errors
     /// A sentence where the shape is more than one problem.
     pub fn explain<'m>(&self, shape: Shape, model: impl Fn(&str) -> Option<&'m Model>) -> Result<Explained, String> {
-        let subject = Subject::of(&self.rig, shape).ok_or("its rows are of several heights, which are picked for apart")?;
+        let subject =
+            Subject::of(&self.rig, shape).ok_or("its rows are of several heights, which are picked for apart")?;
         let mut explained = Explained {
             space: subject.space,
             shape: subject.descriptor.clone(),
@@ -230,7 +231,8 @@ impl Probe {
         let timed = picked.iter().map(|(mode, choice)| {
             let index = distinct.iter().position(|other| *other == choice).expect("it is one of them");
             let of = &times[index];
-            let (us_min, us_max) = of.iter().fold((f64::INFINITY, 0f64), |(low, high), us| (low.min(*us), high.max(*us)));
+            let (us_min, us_max) =
+                of.iter().fold((f64::INFINITY, 0f64), |(low, high), us| (low.min(*us), high.max(*us)));
             Timed { mode: *mode, candidate: choice.candidate(), us: median(of), us_min, us_max }
         });
         Ok(Ok(timed.collect()))

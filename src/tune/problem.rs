@@ -139,9 +139,7 @@ impl Subject {
             (Kind::Linear(shape), Choice::Linear(default)) => {
                 Problem::Linear(LinearProblem::new(rig, *shape, default, rotated_bytes)?)
             }
-            (Kind::Attention(known), _) => {
-                Problem::Attention(AttentionProblem::new(rig, known.0.clone(), &known.1)?)
-            }
+            (Kind::Attention(known), _) => Problem::Attention(AttentionProblem::new(rig, known.0.clone(), &known.1)?),
             _ => unreachable!("a product's default is a product's choice"),
         })
     }

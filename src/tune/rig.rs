@@ -126,11 +126,7 @@ impl Rig {
     ///
     /// # Errors
     /// As [`Rig::once`].
-    pub(super) fn time<'a>(
-        &'a self,
-        about_us: f64,
-        record: &mut dyn FnMut(&mut Ops<'a>, usize),
-    ) -> Result<f64, Error> {
+    pub(super) fn time<'a>(&'a self, about_us: f64, record: &mut dyn FnMut(&mut Ops<'a>, usize)) -> Result<f64, Error> {
         let window_us = self.clock.window_us();
         let repeats_for = |us: f64| ((1.1 * window_us / us.max(1e-3)).ceil() as usize).clamp(1, MOST_REPEATS);
         let (mut repeats, mut windows, mut least, mut turn) = (repeats_for(about_us), 0, f64::INFINITY, 0);
@@ -154,7 +150,8 @@ impl Rig {
 
     /// The variants that `record` would dispatch.
     pub(super) fn rehearse<'a>(&'a self, record: &mut dyn FnMut(&mut Ops<'a>)) -> Vec<Variant> {
-        let mut ops = Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels: &self.kernels, plan: &self.no_plan };
+        let mut ops =
+            Ops { recorder: self.gpu.begin_rehearsal(&self.ring), kernels: &self.kernels, plan: &self.no_plan };
         record(&mut ops);
         ops.recorder.into_rehearsed()
     }
@@ -251,7 +248,9 @@ impl Looked {
         let bytes = &bytes[range];
         match is_f16 {
             true => bytemuck::cast_slice::<u8, half::f16>(bytes).iter().map(|value| value.to_f32()).collect(),
-            false => bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect(),
+            false => {
+                bytes.chunks_exact(4).map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+            }
         }
     }
 }

@@ -49,9 +49,11 @@ fn a_product_that_sums_too_little_is_noticed_and_every_right_one_passes() {
     let settings = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", 4), ("TILE_N", 4), ("STAGES", 0)];
     let schedule = matmul::KERNEL.schedule(&settings);
     let mutant = broken(&matmul::KERNEL, "block < end; block++", "block + 1u < end; block++");
-    for (rows, format, normed, gated) in
-        [(5, WeightFormat::F16, false, false), (17, WeightFormat::Q4_0, true, true), (3, WeightFormat::Q8_0, true, false)]
-    {
+    for (rows, format, normed, gated) in [
+        (5, WeightFormat::F16, false, false),
+        (17, WeightFormat::Q4_0, true, true),
+        (3, WeightFormat::Q8_0, true, false),
+    ] {
         let shape = product(rows, format, normed, gated);
         let right = |kernel| {
             let choice = LinearChoice::whole(kernel, schedule.clone());
@@ -164,7 +166,10 @@ fn a_small_collection_reads_back_with_its_rounds_and_an_interrupted_one_goes_on(
             let rounds = row.times_us.iter().filter(|us| us.is_finite() && **us > 0.0).count();
             let least = if split(space, &row.shape) == Split::Train { 2 } else { 6 };
             if rounds >= least {
-                full.insert((row.shape.iter().map(|number| number.to_bits()).collect::<Vec<_>>(), row.candidate.clone()));
+                full.insert((
+                    row.shape.iter().map(|number| number.to_bits()).collect::<Vec<_>>(),
+                    row.candidate.clone(),
+                ));
             }
             assert!(rounds >= least || split(space, &row.shape) == Split::Train, "{row:?}");
         }

@@ -141,7 +141,12 @@ fn draw(svg: &mut String, panel: &Panel, Place { left, right, top }: Place, name
     let x = |value: f64| left + across.share(value) * (right - left);
     let y = |value: f64| bottom - up.share(value) * (bottom - top);
     let middle = (left + right) / 2.0;
-    let _ = writeln!(svg, "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>", top - 8.0, escape(&panel.name));
+    let _ = writeln!(
+        svg,
+        "<text x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>",
+        top - 8.0,
+        escape(&panel.name)
+    );
     for tick in up.ticks() {
         let at = y(tick);
         let _ = writeln!(
@@ -182,10 +187,15 @@ fn draw(svg: &mut String, panel: &Panel, Place { left, right, top }: Place, name
     for series in &panel.series {
         let index = names.iter().position(|name| *name == series.name).unwrap_or(0);
         let colour = COLOURS[index % COLOURS.len()];
-        let placed: Vec<(f64, f64)> = series.points.iter().filter(drawn).map(|point| (x(point.0), y(point.1))).collect();
+        let placed: Vec<(f64, f64)> =
+            series.points.iter().filter(drawn).map(|point| (x(point.0), y(point.1))).collect();
         if series.style != Style::Dots && !placed.is_empty() {
             let steps: Vec<String> = placed.iter().map(|(x, y)| format!("{x:.1} {y:.1}")).collect();
-            let _ = writeln!(svg, "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" d=\"M{}\"/>", steps.join("L"));
+            let _ = writeln!(
+                svg,
+                "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" d=\"M{}\"/>",
+                steps.join("L")
+            );
         }
         if series.style != Style::Line {
             let (radius, opacity) = if series.style == Style::Dots { (2.5, ".6") } else { (3.5, "1") };
@@ -220,7 +230,11 @@ mod tests {
             y_words: "time".into(),
             x_is_log: true,
             diagonal: true,
-            series: vec![Series { name: "a<b".into(), points: vec![(1.0, 2.0), (0.0, 1.0), (4.0, f64::NAN)], style: Style::Dots }],
+            series: vec![Series {
+                name: "a<b".into(),
+                points: vec![(1.0, 2.0), (0.0, 1.0), (4.0, f64::NAN)],
+                style: Style::Dots,
+            }],
         };
         let svg = panels("title", &[panel("one"), panel("two")]);
         assert_eq!(svg.matches("a&lt;b").count(), 1);

@@ -27,7 +27,13 @@ pub(super) struct Args {
     shapes: PathBuf,
 
     /// Ways of choosing: hand-written rules, one for all shapes, predicted, exhaustive search
-    #[arg(long, value_name = "MODE,…", value_enum, value_delimiter = ',', default_value = "off,default,predict,exhaustive")]
+    #[arg(
+        long,
+        value_name = "MODE,…",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "off,default,predict,exhaustive"
+    )]
     modes: Vec<Mode>,
 
     #[command(flatten)]

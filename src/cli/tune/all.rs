@@ -49,7 +49,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     let what = collect::Args::lasting(MEASURING * minutes);
     let (dataset, stopped) = collect::collected(global, &gpu, &what, &path)?;
     if stopped {
-        return Err(Error::Failed { message: "stopped; what was measured is kept, and `raglan tune` goes on with it".to_owned() });
+        return Err(Error::Failed {
+            message: "stopped; what was measured is kept, and `raglan tune` goes on with it".to_owned(),
+        });
     }
     let weights = train::trained(&dataset, args.seed, false)?;
     let report = evaluate::scored(&dataset, &weights);

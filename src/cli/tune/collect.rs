@@ -91,7 +91,11 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
         }));
     }
     let rows = number(dataset.rows.len());
-    print_line(format_args!("{}: {rows} rows of {}, {failed} failed, {seconds:.0} s", path.display(), dataset.header.adapter))?;
+    print_line(format_args!(
+        "{}: {rows} rows of {}, {failed} failed, {seconds:.0} s",
+        path.display(),
+        dataset.header.adapter
+    ))?;
     for (name, space) in &spaces {
         let Collected { train_shapes, new_m_shapes, new_nk_shapes, candidates, times, .. } = space;
         let shapes = train_shapes + new_m_shapes + new_nk_shapes;

@@ -41,10 +41,12 @@ fn methods(shapes: &[&ShapeRecord]) -> Vec<&'static str> {
 
 fn regret(shapes: &[&ShapeRecord], _: &Dataset) -> Panel {
     let series = methods(shapes).into_iter().map(|method| {
-        let mut lost: Vec<f64> = shapes.iter().filter_map(|shape| shape.shares.get(method)).map(|&share| lost(share)).collect();
+        let mut lost: Vec<f64> =
+            shapes.iter().filter_map(|shape| shape.shares.get(method)).map(|&share| lost(share)).collect();
         lost.sort_by(f64::total_cmp);
         let count = lost.len() as f64;
-        let points = lost.iter().enumerate().map(|(place, &lost)| (100.0 * (place as f64 + 0.5) / count, lost)).collect();
+        let points =
+            lost.iter().enumerate().map(|(place, &lost)| (100.0 * (place as f64 + 0.5) / count, lost)).collect();
         Series { name: method.replace('_', " "), points, style: Style::Line }
     });
     Panel {

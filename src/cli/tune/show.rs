@@ -94,7 +94,8 @@ fn words(name: Option<&str>, explained: &Explained, in_use: &InUse, top: usize) 
     let space = &explained.space.name;
     let mut text = String::new();
     let sizes = explained.space.dims.iter().zip(&explained.shape);
-    let shape: Vec<_> = sizes.map(|(dim, number)| format!("{} {}", dim.name, (number * 100.0).round() / 100.0)).collect();
+    let shape: Vec<_> =
+        sizes.map(|(dim, number)| format!("{} {}", dim.name, (number * 100.0).round() / 100.0)).collect();
     let _ = writeln!(text, "{}{space}: {}", name.map_or(String::new(), |name| format!("{name}, ")), shape.join(", "));
     let _ = writeln!(text, "   level:   {}", in_use.found.level(space));
     if let Some(weights) = in_use.found.origin(space) {
@@ -107,7 +108,11 @@ fn words(name: Option<&str>, explained: &Explained, in_use: &InUse, top: usize) 
         return text;
     };
     let _ = writeln!(text, "   picked:  {}", best.candidate);
-    let _ = writeln!(text, "   default: {}", explained.default.as_ref().map_or("illegal here".to_owned(), ToString::to_string));
+    let _ = writeln!(
+        text,
+        "   default: {}",
+        explained.default.as_ref().map_or("illegal here".to_owned(), ToString::to_string)
+    );
     let _ = writeln!(text, "   rules:   {}\n", explained.rules);
     let count = if top == 0 { explained.candidates.len() } else { top };
     let _ = writeln!(text, "   | candidate | predicted, µs | analytical alone, µs |\n   | --- | ---: | ---: |");

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 /// What was scored, the methods, the splits, the spaces, and how long a pick takes.
 pub(super) fn markdown(report: &Report, of: &str) -> String {
-    let mut text = format!("{of}\n\nShare of exhaustive search on unseen shapes; 1 is as fast as the best of the portfolio.\n\n");
+    let mut text =
+        format!("{of}\n\nShare of exhaustive search on unseen shapes; 1 is as fast as the best of the portfolio.\n\n");
     let methods = &report.methods;
     let named = [
         ("predicted", &methods.model),

@@ -48,7 +48,12 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             "kernels": spaces.collect::<std::collections::BTreeMap<_, _>>(),
         }));
     }
-    print_line(format_args!("{}: trained on {} measurements of {}", out.display(), number(dataset.rows.len()), weights.adapter))?;
+    print_line(format_args!(
+        "{}: trained on {} measurements of {}",
+        out.display(),
+        number(dataset.rows.len()),
+        weights.adapter
+    ))?;
     for (space, candidates) in spaces {
         print_line(format_args!("   {space}: {candidates} candidates"))?;
     }

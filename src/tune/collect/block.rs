@@ -5,9 +5,9 @@ use crate::error::Error;
 use crate::tune::problem::{Choice, Problem, Subject};
 use crate::tune::rig::Rig;
 use raglan_tuner::{Candidate, Split, split};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 use std::time::{Duration, Instant};
 
 /// Shapes of a block at most, so that their inputs find room together.
@@ -62,9 +62,8 @@ impl Collector<'_> {
         let mut candidates = portfolio.clone();
         candidates.extend(defaults.into_iter().filter(|default| !portfolio.contains(default)));
         candidates.dedup();
-        let is_wanted = |subject: &Subject, choice: &Choice| {
-            *choice == subject.default || portfolio.contains(&choice.candidate())
-        };
+        let is_wanted =
+            |subject: &Subject, choice: &Choice| *choice == subject.default || portfolio.contains(&choice.candidate());
         let items = self.items(&opened, is_wanted, &candidates);
         let first = self.courses[course].shapes;
         self.warm_items(&format!("{name}, shape {first}"), &mut opened, &items);
@@ -119,13 +118,15 @@ impl Collector<'_> {
             Split::NewM | Split::NewNk => ROUNDS,
         };
         let default = subject.default.candidate();
-        portfolio.chain([&default]).filter(|candidate| subject.choice(&self.rig, candidate).is_some()).all(|candidate| {
-            let at = self.index.get(&super::key(subject.space, &subject.descriptor, candidate));
-            at.is_some_and(|&at| {
-                let row = &self.dataset.rows[at];
-                row.failure.is_some() || row.times_us.iter().filter(|us| us.is_finite()).count() >= least
-            })
-        })
+        portfolio.chain([&default]).filter(|candidate| subject.choice(&self.rig, candidate).is_some()).all(
+            |candidate| {
+                let at = self.index.get(&super::key(subject.space, &subject.descriptor, candidate));
+                at.is_some_and(|&at| {
+                    let row = &self.dataset.rows[at];
+                    row.failure.is_some() || row.times_us.iter().filter(|us| us.is_finite()).count() >= least
+                })
+            },
+        )
     }
 
     /// Whether an item has no time of a round in which it should have one.

@@ -1,13 +1,13 @@
 //! The pilot: all candidates on a few shapes, and which of them are worth going on with.
 
-use super::block::{Ended, Item, Opened};
 use super::Collector;
+use super::block::{Ended, Item, Opened};
 use crate::error::Error;
 use crate::tune::problem::{Choice, Subject};
 use raglan_tuner::{Candidate, Dataset, MOST_CANDIDATES, Split, go_on, split};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
-use rand::SeedableRng;
 
 /// A candidate so many times slower than the best of two shapes is not tried on others.
 const HOPELESS: f64 = 4.0;
@@ -45,7 +45,8 @@ impl Collector<'_> {
             for part in 0..2 {
                 let hopeless = if part == 0 { Vec::new() } else { self.hopeless(&opened, group) };
                 let is_hopeless = |item: &&Item| hopeless.contains(&item.choice.candidate());
-                self.given_up.extend(items.iter().filter(|item| item.opened >= 2).filter(is_hopeless).map(|item| item.row));
+                self.given_up
+                    .extend(items.iter().filter(|item| item.opened >= 2).filter(is_hopeless).map(|item| item.row));
                 let of_part = |item: &&Item| (item.opened < 2) == (part == 0) && !is_hopeless(item);
                 let now: Vec<Item> = items.iter().filter(of_part).cloned().collect();
                 self.warm_items(&what, &mut opened, &now);
@@ -59,7 +60,8 @@ impl Collector<'_> {
                 self.write_now_and_then()?;
             }
         }
-        let most = self.options.most_candidates.unwrap_or(if self.rig.gpu.is_software() { 22 } else { MOST_CANDIDATES });
+        let most =
+            self.options.most_candidates.unwrap_or(if self.rig.gpu.is_software() { 22 } else { MOST_CANDIDATES });
         let shapes: Vec<_> = opened.iter().map(|opened| opened.subject.descriptor.clone()).collect();
         let rows = self.dataset.rows.iter().filter(|row| row.space == name && shapes.contains(&row.shape)).cloned();
         let pilot = Dataset { header: self.dataset.header.clone(), rows: rows.collect() };

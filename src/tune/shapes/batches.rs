@@ -144,7 +144,8 @@ fn reading(rng: &mut StdRng, index: usize, heads: &KvHeads, most_keys: f64, exte
         .map(|share| {
             let rows = ((share * rows) as usize).max(least).max(2);
             // Half of them begin, half have read a part before.
-            let before = if rng.random_range(0..2) == 0 { 0.0 } else { log_uniform(rng, 16.0, most_keys / count as f64) };
+            let before =
+                if rng.random_range(0..2) == 0 { 0.0 } else { log_uniform(rng, 16.0, most_keys / count as f64) };
             Sequence { rows, computed: before as usize, is_cut: rng.random_range(0..12) == 0 }
         })
         .collect();
