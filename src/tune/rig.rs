@@ -217,10 +217,15 @@ impl Rig {
         if self.is_f16() { WeightFormat::F16 } else { WeightFormat::F32 }
     }
 
-    /// Bytes of what a measurement reads, so that no cache holds it.
+    /// Bytes of what a measurement reads, so that no cache holds it; a small part of the adapter's memory, since a block of shapes
+    /// is there at once.
     pub(super) fn rotated_bytes(&self) -> u64 {
         let fits = self.gpu.limits().max_binding_bytes;
-        if self.gpu.is_software() { fits.min(16 << 20) } else { fits.min(256 << 20) }
+        if self.gpu.is_software() {
+            return fits.min(16 << 20);
+        }
+        let memory = self.gpu.summary().memory.map_or(8 << 30, |memory| memory.available_bytes());
+        fits.min((memory / 64).clamp(64 << 20, 256 << 20))
     }
 }
 

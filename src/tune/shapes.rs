@@ -66,8 +66,8 @@ impl Extent {
     pub fn hardware(element_bytes: usize, max_binding_bytes: u64) -> Extent {
         Extent {
             formats: WeightFormat::ALL.into(),
-            most_weights: 1.2e9,
-            most_matrix_bytes: max_binding_bytes.min(2 << 30) as f64,
+            most_weights: 3e8,
+            most_matrix_bytes: max_binding_bytes.min(512 << 20) as f64,
             most_products: 1.5e11,
             most_kv_bytes: (max_binding_bytes.min(1 << 30)) as f64,
             most_scores: 2e9,

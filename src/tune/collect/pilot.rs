@@ -20,6 +20,7 @@ impl Collector<'_> {
     pub(super) fn pilot(&mut self, course: usize) -> Result<Ended, Error> {
         let name = self.courses[course].space.name.clone();
         let subjects = self.pilot_subjects(course);
+        self.courses[course].pilot = subjects.iter().map(|subject| subject.descriptor.clone()).collect();
         if let Some(known) = self.known_portfolio(course, &subjects) {
             self.courses[course].portfolio = Some(known);
             return Ok(Ended::Done);
