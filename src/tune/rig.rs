@@ -27,8 +27,8 @@ pub(super) const KV_EXPONENT: i32 = -4;
 /// What stands where a candidate must write: NaN in f32, and in f16.
 const POISON: u8 = 0xff;
 
-/// A window so many times as long as it must be is not repeated.
-const LONG_WINDOWS: f64 = 10.0;
+/// Windows that are together so many times as long as one must be are enough, however few.
+const LONG_WINDOWS: f64 = 4.0;
 
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;
@@ -130,7 +130,8 @@ impl Rig {
         let window_us = self.clock.window_us();
         let repeats_for = |us: f64| ((1.1 * window_us / us.max(1e-3)).ceil() as usize).clamp(1, MOST_REPEATS);
         let (mut repeats, mut windows, mut least, mut turn) = (repeats_for(about_us), 0, f64::INFINITY, 0);
-        while windows < self.clock.windows() {
+        let mut spent_us = 0.0;
+        while windows < self.clock.windows() && spent_us < LONG_WINDOWS * window_us {
             let mut recorder = self.gpu.begin_step(&self.ring);
             self.clock.start(&mut recorder);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
@@ -142,8 +143,7 @@ impl Rig {
                 continue;
             }
             least = least.min(us / repeats as f64);
-            // What is long is long enough.
-            windows += if us > LONG_WINDOWS * window_us { self.clock.windows() } else { 1 };
+            (windows, spent_us) = (windows + 1, spent_us + us);
         }
         Ok(least)
     }
