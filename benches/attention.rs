@@ -6,7 +6,7 @@ use raglan::batch::{Batch, StepLimits};
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Buffer, Gpu, GpuOptions, StepRing};
 use raglan::ops::{Dtype, Types};
-use raglan::plan::{AttentionShape, Numerics, Plan, Planner, TileForm};
+use raglan::plan::{AttentionShape, Numerics, Picked, Plan, Planner, TileForm};
 use raglan::segments::Segment;
 use raglan::shaders::attention::merge::{self, AttentionMergeParams};
 use raglan::shaders::attention::{AttentionParams, vector};
@@ -256,7 +256,11 @@ impl Bench {
             parts: list(bytemuck::cast_slice(&plan.parts))?,
             sums: self.gpu.buffer("sums", 4 * partials * HEAD_DIM as u64)?,
             weights: self.gpu.buffer("weights", 8 * partials)?,
-            vector: plan.passes.iter().map(|pass| planner.vector_schedule(pass.vector_packed_rows).clone()).collect(),
+            vector: plan
+                .passes
+                .iter()
+                .map(|pass| planner.vector_schedule(Picked::Rules, pass.vector_packed_rows).clone())
+                .collect(),
             merge: planner.merge_schedule(),
             tiles: planner.tiles().to_vec(),
             paged: way.paged,

@@ -13,7 +13,9 @@ mod perplexity;
 mod progress;
 mod sampling;
 mod self_test;
+mod shape;
 mod size;
+mod tune;
 
 use clap::{Parser, Subcommand};
 use global::Global;
@@ -24,7 +26,7 @@ use std::process::ExitCode;
 type Result<T = ()> = std::result::Result<T, Error>;
 
 const AFTER_HELP: &str = "\
-Not there yet: serve (HTTP) and tune.
+Not there yet: serve (HTTP).
 
 Variables:
   RAGLAN_ADAPTER  the adapter, where --adapter is not given
@@ -52,6 +54,7 @@ enum Verb {
     Inspect(inspect::Args),
     Devices(devices::Args),
     Bench(bench::Args),
+    Tune(tune::Args),
     SelfTest(self_test::Args),
 }
 
@@ -66,6 +69,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&global, args),
         Verb::Devices(args) => devices::run(&global, args),
         Verb::Bench(args) => bench::run(&global, args),
+        Verb::Tune(args) => tune::run(&global, &args),
         Verb::SelfTest(args) => self_test::run(&global, args),
     };
     match result {

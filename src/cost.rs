@@ -4,7 +4,7 @@ mod limit;
 mod step;
 
 pub use limit::{Limit, Rates};
-pub use step::{Load, ModelCost, StepCost};
+pub use step::{Load, ModelCost, Predicted, StepCost};
 
 use raglan_tuner::WaveModel;
 

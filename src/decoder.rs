@@ -6,7 +6,8 @@ use crate::gpu::{Buffer, Gpu};
 use crate::kv_cache::{KvCache, KvShape};
 use crate::ops::{Kernels, Norm, Ops, Partials, Product, RopeShape, Rows, Types};
 use crate::plan::{AttentionShape, Capacity, Numerics};
-use crate::weights::Weights;
+use crate::schedules::ProductKey;
+use crate::weights::{LayerWeights, Matrix, Piece, Weights};
 use raglan_models::ModelSpec;
 use raglan_shaders::attention::AttentionItem;
 use raglan_shaders::attention::merge::AttentionMerge;
@@ -126,6 +127,31 @@ impl Decoder {
     /// Its weights.
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// Every product of a step: what it is but for its rows, and whether those are rows of logits.
+    pub fn products(&self) -> Vec<(ProductKey, bool)> {
+        let pieces = |matrix: &Matrix, normed: bool, gated: bool, of_logits: bool| -> Vec<(ProductKey, bool)> {
+            let key = |piece: &Piece| ProductKey {
+                cols: piece.rows,
+                inner: matrix.inner,
+                format: piece.format,
+                normed,
+                gated,
+            };
+            matrix.pieces.iter().map(|piece| (key(piece), of_logits)).collect()
+        };
+        let layer = |w: &LayerWeights| {
+            [
+                pieces(&w.qkv, true, false, false),
+                pieces(&w.o, false, false, false),
+                pieces(&w.gate_up, true, w.gate_up.interleaved, false),
+                pieces(&w.down, false, false, false),
+            ]
+            .concat()
+        };
+        let lm_head = self.weights.lm_head.as_ref().unwrap_or(&self.weights.embedding);
+        self.weights.layers.iter().flat_map(layer).chain(pieces(lm_head, true, false, true)).collect()
     }
 
     /// The logits of a step of such a parity.

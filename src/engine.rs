@@ -6,6 +6,7 @@ mod meter;
 mod options;
 mod score;
 mod service;
+mod tuning;
 
 pub use limits::longest_context;
 use limits::{CacheRoom, step_limits};
@@ -22,7 +23,7 @@ use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
 use crate::kv_cache::KvCache;
 use crate::ops::{Kernels, Ops, Types};
-use crate::plan::{CHUNK, Numerics, Plan, Planner};
+use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
@@ -104,7 +105,7 @@ impl Stepper {
         let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let class = options.class.unwrap_or(own_class);
         let planner = Planner::new(attention, class, gpu.limits(), &limits);
-        let kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
+        let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
         let room = CacheRoom {
             shape: &kv_shape,
@@ -115,11 +116,13 @@ impl Stepper {
         };
         let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
+        tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
         let capacity = kernels.planner.capacity();
@@ -159,13 +162,13 @@ impl Stepper {
     /// # Errors
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
-        let most = self.limits.max_batch_tokens;
-        let sizes = (0..).map(|power| 1 << power).take_while(|&size| size < most).chain([most]);
-        let mut variants: Vec<_> = sizes
-            .flat_map(|size| {
-                self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
-            })
-            .collect();
+        let planner = &self.kernels.planner;
+        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let mut variants: Vec<_> = attention.collect();
+        let steps = planner.table().rows().into_iter().flat_map(|size| {
+            self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
+        });
+        variants.extend(steps);
         let mut seen = FxHashSet::default();
         variants.retain(|variant| seen.insert(variant.clone()));
         self.gpu.compile(&variants, progress)
@@ -237,6 +240,11 @@ impl Stepper {
     /// What has happened until now.
     pub fn stats(&self) -> SchedulerStats {
         self.scheduler.stats()
+    }
+
+    /// How schedules are chosen, and how often that was asked.
+    pub fn tuner_stats(&self) -> TunerStats {
+        self.kernels.planner.tuner_stats()
     }
 
     /// Takes free slots out of use for as long as the engine lives, so that sequences lie in several segments: for tests.

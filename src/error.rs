@@ -152,4 +152,7 @@ pub enum Error {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Model(#[from] raglan_models::Error),
+    /// A dataset or weights of the tuner cannot be used.
+    #[error(transparent)]
+    Tuner(#[from] raglan_tuner::Error),
 }

@@ -18,9 +18,11 @@ pub mod plan;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;
+pub mod schedules;
 pub mod segments;
 pub mod self_test;
 pub mod sequence;
+pub mod tune;
 pub mod weights;
 
 pub use engine::{Engine, EngineOptions, EngineStats, EventStream, Loading, Stepper};
@@ -28,6 +30,7 @@ pub use error::Error;
 pub use ops::Dtype;
 pub use raglan_models as models;
 pub use raglan_shaders as shaders;
+pub use raglan_tuner as tuner;
 pub use request::{Event, FinishReason, Request, RequestId, SamplingParams};
 
 /// The examples of the README, compiled.

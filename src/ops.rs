@@ -18,6 +18,7 @@ pub use rope_append::{QkNorm, RopeShape};
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Recorder};
 use crate::plan::{Plan, Planner, TileForm};
+use crate::schedules::AttentionChoice;
 use raglan_models::Activation;
 use raglan_shaders::attention::coop;
 use raglan_shaders::{Part, Variant};
@@ -74,6 +75,12 @@ impl Types {
     pub fn tile_variant(&self, tile: &TileForm) -> Variant {
         let last = if std::ptr::eq(tile.kernel, &coop::KERNEL) { self.coop } else { self.team };
         tile.kernel.variant(&[self.act, self.kv, last], tile.schedule.clone())
+    }
+
+    /// Attention as `choice` says.
+    pub fn attention_variant(&self, choice: &AttentionChoice) -> Variant {
+        let last = if choice.is_coop() { self.coop } else { self.team };
+        choice.kernel.variant(&[self.act, self.kv, last], choice.schedule.clone())
     }
 
     /// Bytes of one activation.

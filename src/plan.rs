@@ -2,19 +2,24 @@
 
 mod items;
 mod moves;
+mod picks;
 mod products;
 mod schedules;
 mod stretches;
 #[cfg(test)]
 mod tests;
+mod tuned;
 
-pub use schedules::{LinearChoice, TileForm};
+pub use schedules::TileForm;
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
+use crate::schedules::{AttentionChoice, Form, LinearChoice, LinearTable, Terms, Tuner};
 use crate::segments::MAX_SEGMENTS;
 pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
+pub use picks::Picked;
+use picks::Picks;
 use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
@@ -22,6 +27,7 @@ use raglan_shaders::move_rows::RowMove;
 use raglan_shaders::{AdapterLimits, Part, Schedule};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
+pub use tuned::TunerStats;
 
 /// Workgroups along one dimension that every adapter allows.
 const MAX_WORKGROUPS: usize = 65_535;
@@ -103,6 +109,10 @@ pub struct GroupPlan {
     pub rounds: Range<usize>,
     /// Of [`Plan::passes`]: one after the other, in the same memory for partial results.
     pub passes: Range<usize>,
+    /// How the vector form runs.
+    pub vector: Picked,
+    /// How the tiles of each height run.
+    pub tiles: [Picked; 2],
 }
 
 /// A dispatch of each form, and the merge of their results.
@@ -112,7 +122,7 @@ pub struct Pass {
     pub vector: Range<usize>,
     /// The most packed rows among them.
     pub vector_packed_rows: usize,
-    /// Items for each of [`Planner::tiles`], longest first.
+    /// Items for tiles, for few query rows and for more, longest first.
     pub tiles: [Range<usize>; 2],
     /// The most packed rows among them.
     pub tile_packed_rows: [usize; 2],
@@ -131,6 +141,10 @@ struct Scratch {
     common: Vec<usize>,
     /// Keys of every run, by form.
     counts: [Vec<u32>; FORMS],
+    /// Query rows, by form.
+    rows: [usize; FORMS],
+    /// Packed rows to a tile, by height.
+    heights: [usize; 2],
     /// Where partial results of shared stretches start.
     blocks: Vec<u32>,
     chain: Vec<usize>,
@@ -196,15 +210,22 @@ fn chunks(longest_context: usize, tokens: usize) -> usize {
 #[derive(Debug)]
 pub struct Planner {
     shape: AttentionShape,
-    class: AdapterClass,
-    adapter: AdapterLimits,
-    act: Part,
-    int8_activations: bool,
+    terms: Terms,
     /// By height; one where all rows take the same.
     tiles: Vec<TileForm>,
     /// By rows to a workgroup.
     vector: [Schedule; 4],
     capacity: Capacity,
+    /// What every product takes where it may, instead of what would be chosen: for measuring.
+    forced_linear: Option<LinearChoice>,
+    /// What attention of few and of many rows is chosen from.
+    attention: [picks::Portfolio; 2],
+    /// What predicts.
+    tuner: Tuner,
+    /// The choices of the model's products.
+    table: LinearTable,
+    counters: tuned::Counters,
+    max_batch_tokens: usize,
 }
 
 impl Planner {
@@ -213,24 +234,61 @@ impl Planner {
         let capacity = Capacity::of(&shape, limits);
         let vector = schedules::vector_schedules(&shape, class, adapter);
         let tiles = schedules::tile_forms(&shape, class, adapter);
-        let (adapter, act, int8_activations) = (adapter.clone(), Part::ActF32, false);
-        Planner { shape, class, adapter, act, int8_activations, tiles, vector, capacity }
+        let split_bytes = products::split_bytes(class, shape.numerics);
+        let terms = Terms { limits: adapter.clone(), class, act: Part::ActF32, int8: false, split_bytes };
+        Planner {
+            shape,
+            terms,
+            tiles,
+            vector,
+            capacity,
+            forced_linear: None,
+            attention: Default::default(),
+            tuner: Tuner::off(),
+            table: LinearTable::default(),
+            counters: tuned::Counters::default(),
+            max_batch_tokens: limits.max_batch_tokens,
+        }
     }
 
     /// The same, for such inputs of products instead of f32.
     pub fn with_inputs(self, act: Part) -> Self {
-        let mut planner = Planner { act, ..self };
+        let mut planner = self;
+        planner.terms.act = act;
         if act != Part::ActF16 {
             // Cooperative matrices take f16 alone.
-            let adapter = AdapterLimits { coop_side: 0, ..planner.adapter.clone() };
-            planner.tiles = schedules::tile_forms(&planner.shape, planner.class, &adapter);
+            let adapter = AdapterLimits { coop_side: 0, ..planner.terms.limits.clone() };
+            planner.tiles = schedules::tile_forms(&planner.shape, planner.terms.class, &adapter);
         }
         planner
     }
 
     /// The same, with x in 8 bits where a few rows meet weights in blocks.
     pub fn with_int8_activations(self, int8_activations: bool) -> Self {
-        Planner { int8_activations, ..self }
+        Planner { terms: Terms { int8: int8_activations, ..self.terms }, ..self }
+    }
+
+    /// The same, with every product run so where it may: for measuring.
+    pub fn with_linear(self, choice: LinearChoice) -> Self {
+        Planner { forced_linear: Some(choice), ..self }
+    }
+
+    /// The same, with the attention of the choice's form run so: for measuring. The choice must be legal.
+    pub fn with_attention(self, choice: AttentionChoice) -> Self {
+        let mut planner = self;
+        let form = choice.form();
+        planner.attention[form as usize] = picks::Portfolio::of_one(choice, planner.terms.limits.coop_side);
+        planner
+    }
+
+    /// Has every product run so where it may, or as it would be chosen: for measuring.
+    pub fn force_linear(&mut self, choice: Option<LinearChoice>) {
+        self.forced_linear = choice;
+    }
+
+    /// What decides which choices may be made.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     /// What a plan may hold at most.
@@ -255,21 +313,35 @@ impl Planner {
         for (&window, group) in self.shape.windows.iter().zip(&batch.groups) {
             let rounds = plan_moves(&group.moves, piece, plan);
             let source = Source { batch, group, window };
-            self.stretches(source, true, &mut plan.scratch);
-            if !self.fits(&plan.scratch) {
-                self.stretches(source, false, &mut plan.scratch);
+            plan.scratch.heights = self.heights(Picks::default());
+            self.fitting_stretches(source, &mut plan.scratch);
+            let (picks, mut chunks) = self.pick(&mut plan.scratch);
+            let heights = self.heights(picks);
+            if heights != plan.scratch.heights {
+                plan.scratch.heights = heights;
+                self.fitting_stretches(source, &mut plan.scratch);
+                chunks = self.chunks_of(picks, &mut plan.scratch);
             }
             if self.is_deterministic() {
                 let aligned = plan.scratch.runs.iter().all(|run| run.first_position.is_multiple_of(CHUNK));
                 assert!(aligned, "segments of a deterministic run begin at multiples of {CHUNK} positions");
             }
-            let passes = self.passes(plan);
-            plan.groups.push(GroupPlan { rounds, passes });
+            let passes = self.passes(picks, chunks, plan);
+            let [vector, tiles @ ..] = picks;
+            plan.groups.push(GroupPlan { rounds, passes, vector, tiles });
         }
         let Capacity { items, merges, parts, partials, moves } = self.capacity;
         let met = [plan.items.len(), plan.merges.len(), plan.parts.len(), plan.partials, plan.moves.len()];
         let room = [items, merges, parts, partials, moves];
         assert!(met.iter().zip(room).all(|(&met, room)| met <= room), "a plan within its buffers: {met:?} of {room:?}");
+    }
+
+    /// The stretches of a group, those of shared prefixes apart where there is room for their partial results.
+    fn fitting_stretches(&self, source: Source<'_>, scratch: &mut Scratch) {
+        self.stretches(source, true, scratch);
+        if !self.fits(scratch) {
+            self.stretches(source, false, scratch);
+        }
     }
 
     fn is_deterministic(&self) -> bool {

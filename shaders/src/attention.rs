@@ -8,6 +8,7 @@ pub mod merge;
 pub mod tile;
 pub mod vector;
 
+use crate::DispatchCost;
 use crate::layout::gpu_struct;
 
 /// Keys of an item in a deterministic run, which begins at a multiple of as many positions.
@@ -66,6 +67,54 @@ gpu_struct! {
         pub partials: u32,
         /// The first item of this dispatch.
         pub first_item: u32,
+    }
+}
+
+/// A ragged batch of one form, as far as what it costs depends on it: runs of keys, cut into parts.
+#[derive(Debug, Clone, Copy)]
+pub struct RaggedWork {
+    /// Runs of keys.
+    pub runs: usize,
+    /// Query rows.
+    pub rows: usize,
+    /// Keys of all runs.
+    pub keys: usize,
+    /// What the runs are cut into: an item each.
+    pub parts: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Query heads to a kv head.
+    pub group: usize,
+    /// Columns of a head in the cache.
+    pub head_stride: usize,
+    /// Bytes of one of them.
+    pub element_bytes: usize,
+}
+
+impl RaggedWork {
+    /// Packed rows that read a run, on average.
+    fn packed_rows(&self) -> usize {
+        self.group * self.rows.div_ceil(self.runs.max(1)).max(1)
+    }
+
+    /// What the items do in workgroups of so many packed rows, with the merge of their partial results.
+    fn cost(&self, workgroup_rows: u32, workgroup_bytes: u32) -> DispatchCost {
+        let &RaggedWork { runs, rows, keys, parts, kv_heads, head_stride, element_bytes, .. } = self;
+        let (workgroup_rows, packed_rows) = (workgroup_rows as usize, self.packed_rows());
+        let readers = (kv_heads * packed_rows.div_ceil(workgroup_rows)) as f64;
+        let workgroups = readers * parts as f64;
+        let kv = readers * (2 * keys * head_stride * element_bytes) as f64;
+        let queries = workgroups * (workgroup_rows * head_stride * element_bytes) as f64;
+        let out = (rows * self.group * kv_heads * head_stride * element_bytes) as f64;
+        // Written, read by the merge, and the result written then.
+        let is_merged = parts > runs || runs > rows;
+        let partial = (parts * packed_rows * kv_heads * (head_stride + 2) * 8) as f64;
+        DispatchCost {
+            bytes: kv + queries + out + if is_merged { partial } else { 0.0 },
+            flops: readers * (4 * keys * head_stride * workgroup_rows) as f64,
+            workgroups,
+            workgroup_bytes: f64::from(workgroup_bytes),
+        }
     }
 }
 

@@ -185,6 +185,15 @@ impl AdapterLimits {
     }
 }
 
+/// A kernel is equal to itself alone.
+impl PartialEq for Kernel {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Kernel {}
+
 impl PartialEq for Variant {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.kernel, other.kernel) && self.parts == other.parts && self.schedule == other.schedule

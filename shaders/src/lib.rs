@@ -4,6 +4,8 @@
 //! A kernel is a `.wgsl` file beside a `.rs` file; [`ALL`] lists them. [`link`] joins a kernel with the parts that fit a
 //! weight format and an adapter, and writes the schedule into its constants.
 
+mod cost;
+mod hash;
 mod kernel;
 mod layout;
 mod link;
@@ -32,6 +34,8 @@ pub mod rope_append;
 pub mod split_sum;
 pub mod top_k;
 
+pub use cost::DispatchCost;
+pub use hash::kernel_hash;
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::{link, module};

@@ -1,5 +1,6 @@
 //! Products of a few or many rows with a weight matrix: what their kernels share.
 
+use crate::WeightFormat;
 use crate::layout::gpu_struct;
 
 gpu_struct! {
@@ -26,6 +27,25 @@ gpu_struct! {
         /// Gated epilogue: 0 for SiLU, 1 for GELU's tanh form.
         pub activation: u32,
     }
+}
+
+/// A product as far as what it costs depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// Rows of x and out.
+    pub rows: usize,
+    /// Columns of out.
+    pub cols: usize,
+    /// Columns of x and of the weights.
+    pub inner: usize,
+    /// How the weights are stored.
+    pub format: WeightFormat,
+    /// Bytes of a number of x, where it is not normed on the way.
+    pub act_bytes: usize,
+    /// Whether pairs of columns are joined to one.
+    pub gated: bool,
+    /// Parts of the inner columns that are summed apart.
+    pub splits: usize,
 }
 
 /// The CPU twin of every form with the plain epilogue: out = x · weightᵀ + bias.

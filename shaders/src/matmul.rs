@@ -1,8 +1,9 @@
 //! `matmul.wgsl`: any number of rows times a weight matrix of any format, in register tiles.
 
+use crate::DispatchCost;
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
 use crate::layout::gpu_struct;
-use crate::linear::LinearParams;
+use crate::linear::{LinearParams, Product};
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -56,14 +57,13 @@ pub static KERNEL: Kernel = Kernel {
         let [lanes_m, lanes_n, tile_m, tile_n, stages, depth] = schedule.values[..] else { return false };
         let lanes = lanes_m * lanes_n;
         let (group_m, group_n) = (lanes_m * tile_m, lanes_n * tile_n);
-        let staged_bytes = (stages * (group_m + group_n) * (depth / 4 + 1) + 2) * 16;
         // Sums, the stage on its way, and what is multiplied now.
         let staged = 4 * (group_m * depth / 4).div_ceil(lanes) + 32 * (group_n * depth / 32).div_ceil(lanes);
         let registers = tile_m * tile_n + staged + 4 * tile_n + 4;
         lanes <= limits.max_workgroup_lanes
             && lanes >= 32
             && tile_m * tile_n <= 64
-            && staged_bytes <= limits.max_workgroup_bytes
+            && staged_bytes(schedule) <= limits.max_workgroup_bytes
             // Staging pays where a workgroup shares what it loads; alone, lanes that all read their own x do not.
             && if stages == 0 { lanes_m == 1 && depth == 32 } else { lanes_m > 1 && tile_m <= 8 && registers <= 208 }
             && shape[1].div_ceil(group_n) <= limits.max_workgroups
@@ -110,6 +110,18 @@ impl MatmulParams {
     pub fn splits(&self) -> u32 {
         self.blocks.div_ceil(self.split_blocks)
     }
+}
+
+fn staged_bytes(schedule: &Schedule) -> u32 {
+    let [group_m, group_n] = group(schedule);
+    let [.., stages, depth] = schedule.values[..] else { panic!("a schedule of {}", KERNEL.name) };
+    (stages * (group_m + group_n) * (depth / 4 + 1) + 2) * 16
+}
+
+/// What a dispatch does, and the sum of its parts where it is split.
+pub fn cost(product: &Product, schedule: &Schedule) -> DispatchCost {
+    let workgroup_bytes = if KERNEL.value(schedule, "STAGES") > 0 { staged_bytes(schedule) } else { 0 };
+    DispatchCost::product(product, group(schedule), product.act_bytes, workgroup_bytes)
 }
 
 /// Outputs of a workgroup: rows and columns.

@@ -1,7 +1,9 @@
 //! `matmul_coop.wgsl`: any number of rows times a weight matrix of any format, in cooperative matrices. Inputs are rounded to
 //! f16, and so are the weights, what is beyond its range to the largest f16.
 
+use crate::DispatchCost;
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
+use crate::linear::Product;
 use crate::matmul::MatmulParams;
 use crate::{GpuStruct, PartKind};
 
@@ -24,14 +26,13 @@ pub static KERNEL: Kernel = Kernel {
     ],
     dims: &["rows", "cols", "inner"],
     legal: |limits, shape, schedule| {
-        let [subgroup_lanes, subgroups_m, subgroups_n, tile_m, tile_n, depth, stages] = schedule.values[..] else {
+        let [subgroup_lanes, subgroups_m, subgroups_n, tile_m, tile_n, depth, _] = schedule.values[..] else {
             return false;
         };
         let subgroups = subgroups_m * subgroups_n;
         let lanes = subgroups * subgroup_lanes;
         let (group_m, group_n) = (subgroups_m * tile_m, subgroups_n * tile_n);
         let side = limits.coop_side;
-        let staged_bytes = stages * (group_m + group_n) * (depth + 8) * 2;
         // Two f16 to a register: the stage on its way, and the fragments that are multiplied now.
         let staged = (group_m * depth).div_ceil(2 * lanes) + 16 * (group_n * depth / 32).div_ceil(lanes);
         let fragments = (tile_m * side).div_ceil(2 * subgroup_lanes) + (side * side).div_ceil(2 * subgroup_lanes);
@@ -44,13 +45,26 @@ pub static KERNEL: Kernel = Kernel {
             && tile_n.is_multiple_of(side)
             && (2..=8).contains(&subgroups)
             && lanes <= limits.max_workgroup_lanes
-            && staged_bytes + subgroups * side * side * 4 <= limits.max_workgroup_bytes
+            && workgroup_bytes(schedule, side) <= limits.max_workgroup_bytes
             && sums <= most_sums
             && sums + staged + fragments <= 208
             && shape[0].div_ceil(group_m) <= limits.max_workgroups
             && shape[1].div_ceil(group_n) <= limits.max_workgroups
     },
 };
+
+fn workgroup_bytes(schedule: &Schedule, side: u32) -> u32 {
+    let [_, subgroups_m, subgroups_n, tile_m, tile_n, depth, stages] = schedule.values[..] else {
+        panic!("a schedule of {}", KERNEL.name)
+    };
+    let (group_m, group_n) = (subgroups_m * tile_m, subgroups_n * tile_n);
+    stages * (group_m + group_n) * (depth + 8) * 2 + subgroups_m * subgroups_n * side * side * 4
+}
+
+/// What a dispatch does on an adapter whose matrices have such a side, and the sum of its parts where it is split.
+pub fn cost(product: &Product, schedule: &Schedule, coop_side: u32) -> DispatchCost {
+    DispatchCost::product(product, group(schedule), product.act_bytes, workgroup_bytes(schedule, coop_side))
+}
 
 /// Outputs of a workgroup: rows and columns.
 pub fn group(schedule: &Schedule) -> [u32; 2] {

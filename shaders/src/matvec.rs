@@ -1,8 +1,9 @@
 //! `matvec.wgsl`: a few rows times a weight matrix of any format.
 
+use crate::DispatchCost;
 use crate::kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable};
 use crate::layout::gpu_struct;
-use crate::linear::LinearParams;
+use crate::linear::{LinearParams, Product};
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -88,6 +89,20 @@ pub(crate) fn legal(limits: &AdapterLimits, shape: &[u32], schedule: &Schedule, 
         && tile_n * unroll <= 8
         && shape[1].div_ceil(tile_n) <= limits.max_workgroups
         && shape[0].div_ceil(tile_m) <= limits.max_workgroups
+}
+
+/// What a dispatch of this kernel or of `matvec_int8` does; `normed` where it norms its inputs, which are f32 then: every
+/// workgroup does so for itself.
+pub fn cost(product: &Product, schedule: &Schedule, normed: bool) -> DispatchCost {
+    let value = |name| KERNEL.value(schedule, name);
+    let (tile_m, tile_n) = (value("TILE_M"), value("TILE_N"));
+    let x_bytes = if normed { 4 } else { product.act_bytes };
+    let cost = DispatchCost::product(product, [tile_m, tile_n], x_bytes, 16 * value("LANES"));
+    if !normed {
+        return cost;
+    }
+    let each = cost.workgroups * product.inner as f64;
+    cost.and(DispatchCost { bytes: 4.0 * each, flops: 4.0 * f64::from(tile_m) * each, ..DispatchCost::default() })
 }
 
 /// Workgroups of a dispatch.

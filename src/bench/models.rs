@@ -10,6 +10,7 @@ use crate::cost::Limit;
 use crate::engine::{EngineOptions, Metered, Stepper};
 use crate::error::Error;
 use crate::gpu::{Gpu, Timer};
+use crate::plan::TunerStats;
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use raglan_models::Checkpoint;
 use std::collections::HashSet;
@@ -89,6 +90,8 @@ pub struct Row {
     pub drain_ms_per_token: Option<f64>,
     /// Dispatches of a step.
     pub dispatches_per_step: Option<f64>,
+    /// How schedules were chosen until then, and how often that was asked.
+    pub tuner: Option<TunerStats>,
     /// Why there are no numbers.
     pub error: Option<String>,
 }
@@ -128,7 +131,11 @@ pub fn run(
                 opened = Some(Bench::open(gpu, checkpoint, adapter, options, &mut say).map_err(|error| told(&error)));
             }
             let result = match opened.as_mut().expect("it was opened, or tried") {
-                Ok(bench) => bench.test(test, &mut row, &mut say).map_err(|error| told(&error)),
+                Ok(bench) => {
+                    let tested = bench.test(test, &mut row, &mut say).map_err(|error| told(&error));
+                    row.tuner = Some(bench.stepper.tuner_stats());
+                    tested
+                }
                 Err(message) => Err(message.clone()),
             };
             match result {

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+pub mod panels;
+
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 76.0;

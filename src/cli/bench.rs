@@ -2,6 +2,7 @@
 
 mod lists;
 mod report;
+mod shapes;
 mod tables;
 
 use super::Result;
@@ -11,7 +12,8 @@ use super::output::note;
 use super::progress::Bar;
 use super::refused;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
-use lists::{Numbers, mix};
+use lists::Numbers;
+pub(super) use lists::mix;
 use raglan::bench::models::{self, Test};
 use raglan::bench::{Adapter, kernels};
 use raglan::gpu::Gpu;
@@ -39,6 +41,8 @@ pub(super) struct Args {
 enum What {
     /// Time every kernel of a few layers, over the shapes of known models
     Kernels(KernelArgs),
+    /// Time what each way of choosing schedules picks for products and attention of many shapes
+    Shapes(shapes::Args),
     /// Measure the adapter alone: memory, arithmetic, launches, waits between dispatches
     Adapter(OutputArgs),
 }
@@ -163,6 +167,7 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     match args.what {
         None => run_models(global, &args.models),
         Some(What::Kernels(args)) => run_kernels(global, &args),
+        Some(What::Shapes(args)) => shapes::run(global, &args),
         Some(What::Adapter(args)) => {
             let gpu = open_gpu(global)?;
             Report::new(measure(&gpu)?).print(args.output)

@@ -5,6 +5,8 @@ use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
 use raglan::models::hub::Cache;
+use raglan::schedules::Mode;
+use raglan::tune::Inputs;
 
 const HEADING: &str = "Options of every command";
 
@@ -48,6 +50,14 @@ pub(super) struct Global {
     #[arg(long, global = true, conflicts_with = "deterministic", help_heading = HEADING)]
     int8_activations: bool,
 
+    /// How kernels' schedules are chosen: by rules, the best of all measured shapes, by predicted time, or measured at every start
+    #[arg(long, global = true, value_enum, default_value_t = Tuner::Predict, value_name = "MODE", help_heading = HEADING)]
+    tuner: Tuner,
+
+    /// Time the three best schedules by prediction for the model's products at every start
+    #[arg(long, global = true, help_heading = HEADING)]
+    calibrate: bool,
+
     /// Predicted time of one submit to the adapter at most; longer steps are cut
     #[arg(long, global = true, value_name = "MS", value_parser = milliseconds, help_heading = HEADING)]
     max_step_ms: Option<f64>,
@@ -71,6 +81,26 @@ pub(super) struct Global {
     /// Log more to standard error; -vv and -vvv still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = HEADING)]
     verbose: u8,
+}
+
+/// How schedules are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Tuner {
+    Off,
+    Default,
+    Predict,
+    Exhaustive,
+}
+
+impl From<Tuner> for Mode {
+    fn from(tuner: Tuner) -> Self {
+        match tuner {
+            Tuner::Off => Mode::Off,
+            Tuner::Default => Mode::Default,
+            Tuner::Predict => Mode::Predict,
+            Tuner::Exhaustive => Mode::Exhaustive,
+        }
+    }
 }
 
 /// The type of activations, keys and values.
@@ -130,8 +160,16 @@ impl Global {
             prefix_cache: !self.no_prefix_cache,
             swap_memory: self.swap_memory,
             int8_activations: self.int8_activations,
+            tuner: self.tuner.into(),
+            calibrate: self.calibrate,
+            tuner_dir: Some(Cache::from_env().root().join("tuner")),
             ..EngineOptions::default()
         }
+    }
+
+    /// Which types of numbers kernels are measured with.
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs { dtype: self.dtype.into(), int8_activations: self.int8_activations }
     }
 
     /// How many requests run at once, where there are many.

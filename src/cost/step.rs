@@ -45,6 +45,33 @@ pub struct ModelCost {
     pub window: Option<usize>,
 }
 
+/// What was measured of an adapter says of a model's steps; what is not known is left to the constants of its class.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Predicted {
+    /// Tokens, ascending, and the microseconds of all products of a step of so many; fewer tokens take as long as the next.
+    pub products: Vec<(usize, f64)>,
+    /// Microseconds of attention for each key that is read, in all layers.
+    pub key_us: Option<f64>,
+    /// The same for each pair of a query token and a key.
+    pub pair_us: Option<f64>,
+    /// Whether it was measured on this very adapter, so that steps are expected to take as long as it says.
+    pub exact: bool,
+}
+
+impl Predicted {
+    /// Microseconds of the products of so many tokens; past the last in proportion.
+    fn products_us(&self, tokens: usize) -> Option<f64> {
+        if tokens == 0 {
+            return None;
+        }
+        let place = self.products.partition_point(|(most, _)| *most < tokens);
+        match self.products.get(place) {
+            Some((_, us)) => Some(*us),
+            None => self.products.last().map(|(most, us)| us * tokens as f64 / *most as f64),
+        }
+    }
+}
+
 /// Predicts the time of steps on a class of adapter: weights and products, then attention, each as long as its bytes or
 /// its operations need. It learns one factor from the steps that were measured.
 #[derive(Debug, Clone)]
@@ -54,6 +81,7 @@ pub struct StepCost {
     flops_per_us: f64,
     host_bytes_per_us: f64,
     step_us: f64,
+    predicted: Predicted,
     /// Measured time over what the constants say: a power of two.
     factor: f64,
     /// Steps in a row whose time was less than half of the prediction (negative), or more than twice.
@@ -88,7 +116,23 @@ impl StepCost {
         model: ModelCost,
         (bytes_per_us, flops_per_us, host_bytes_per_us, step_us): (f64, f64, f64, f64),
     ) -> Self {
-        StepCost { model, bytes_per_us, flops_per_us, host_bytes_per_us, step_us, factor: 1.0, surprises: 0 }
+        StepCost {
+            model,
+            bytes_per_us,
+            flops_per_us,
+            host_bytes_per_us,
+            step_us,
+            predicted: Predicted::default(),
+            factor: 1.0,
+            surprises: 0,
+        }
+    }
+
+    /// The same, with times that the tuner predicts where it can.
+    #[must_use]
+    pub fn with_predicted(self, predicted: Predicted) -> Self {
+        let factor = if predicted.exact { 1.0 } else { self.factor };
+        StepCost { predicted, factor, ..self }
     }
 
     /// The load of `tokens` more of a sequence that has `computed`.
@@ -99,10 +143,13 @@ impl StepCost {
     /// Predicted time of a step, in microseconds.
     pub fn step_us(&self, load: &Load) -> f64 {
         let model = &self.model;
-        let products =
-            (model.weight_bytes / self.bytes_per_us).max(model.token_flops * load.tokens as f64 / self.flops_per_us);
-        let attention = (model.slot_bytes * load.keys as f64 / self.bytes_per_us)
-            .max(model.pair_flops * load.pairs as f64 / self.flops_per_us);
+        let predicted = &self.predicted;
+        let products = predicted.products_us(load.tokens).unwrap_or_else(|| {
+            (model.weight_bytes / self.bytes_per_us).max(model.token_flops * load.tokens as f64 / self.flops_per_us)
+        });
+        let key_us = predicted.key_us.unwrap_or(model.slot_bytes / self.bytes_per_us);
+        let pair_us = predicted.pair_us.unwrap_or(model.pair_flops / self.flops_per_us);
+        let attention = (key_us * load.keys as f64).max(pair_us * load.pairs as f64);
         self.factor * (self.step_us + products + attention)
     }
 

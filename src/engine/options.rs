@@ -5,7 +5,9 @@ use crate::kv_cache::KvShape;
 use crate::ops::Dtype;
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
+use crate::schedules::Mode;
 use raglan_models::ModelSpec;
+use std::path::PathBuf;
 
 /// What an engine is started with.
 #[derive(Debug, Clone)]
@@ -37,6 +39,12 @@ pub struct EngineOptions {
     pub prefix_cache: bool,
     /// Bytes of host memory for the keys and values of sequences that gave way to others; 0 computes them again.
     pub swap_memory: u64,
+    /// How schedules are chosen.
+    pub tuner: Mode,
+    /// Whether the three best by prediction are timed for the model's products when it is loaded.
+    pub calibrate: bool,
+    /// Where a user's weights of the tuner lie, a folder an adapter type.
+    pub tuner_dir: Option<PathBuf>,
     /// The class whose schedules are taken instead of the adapter's own: for tests of what runs on hardware.
     #[doc(hidden)]
     pub class: Option<AdapterClass>,
@@ -58,6 +66,9 @@ impl Default for EngineOptions {
             max_delay_ms: None,
             prefix_cache: true,
             swap_memory: 2 << 30,
+            tuner: Mode::default(),
+            calibrate: false,
+            tuner_dir: None,
             class: None,
         }
     }

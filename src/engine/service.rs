@@ -9,6 +9,7 @@ mod worker;
 use super::{EngineOptions, Stepper};
 use crate::error::Error;
 use crate::gpu::Gpu;
+use crate::plan::TunerStats;
 use crate::request::{Event, Request, RequestId};
 use parking_lot::Mutex;
 use raglan_models::{Checkpoint, ModelSpec};
@@ -78,6 +79,8 @@ pub struct EngineStats {
     pub swaps: u64,
     /// How often the model was loaded anew after a failure.
     pub restarts: u64,
+    /// How schedules are chosen, and how often that was asked.
+    pub tuner: TunerStats,
 }
 
 /// What the handles, the streams and the thread share.

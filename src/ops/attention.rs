@@ -67,18 +67,20 @@ impl Ops<'_> {
             window: window.unwrap_or(0),
         };
         let (planner, kv_heads) = (&self.kernels.planner, shape.num_kv_heads as u32);
-        for pass in &self.plan.passes[self.plan.groups[kv.group].passes.clone()] {
+        let group = &self.plan.groups[kv.group];
+        for pass in &self.plan.passes[group.passes.clone()] {
             if !pass.vector.is_empty() {
                 let params = AttentionParams { first_item: pass.vector.start as u32, ..params };
-                let schedule = planner.vector_schedule(pass.vector_packed_rows).clone();
+                let schedule = planner.vector_schedule(group.vector, pass.vector_packed_rows).clone();
                 let variant = vector::KERNEL.variant(&[types.act, types.kv, types.team], schedule);
                 let rows = vector::KERNEL.value(&variant.schedule, "ROWS") as usize;
                 let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
                 self.recorder.work(|| Work::attention(&self.plan.items[pass.vector.clone()], &counted));
                 self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
-            for ((items, packed_rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(planner.tiles()) {
+            for (index, (items, packed_rows)) in pass.tiles.iter().zip(pass.tile_packed_rows).enumerate() {
                 if !items.is_empty() {
+                    let tile = planner.tile(group.tiles[index], index);
                     let params = AttentionParams { first_item: items.start as u32, ..params };
                     let variant = types.tile_variant(tile);
                     let workgroups = [items.len() as u32, packed_rows.div_ceil(tile.packed_rows) as u32, kv_heads];

@@ -1,6 +1,6 @@
 use super::rms_norm::Norm;
 use super::{Ops, Rows};
-use crate::plan::LinearChoice;
+use crate::schedules::{LinearChoice, LinearShape};
 use crate::weights::{Matrix, Piece};
 use raglan_models::Activation;
 use raglan_shaders::linear::LinearParams;
@@ -23,18 +23,18 @@ pub enum Product<'a> {
 struct Input<'a> {
     x: &'a Rows,
     norm: Option<Norm<'a>>,
+    /// Whether they are normed, here or before.
+    normed: bool,
 }
-
-/// Rows that norm their inputs in every workgroup at most: beyond, that costs more than a dispatch of its own.
-const MOST_NORMED_ROWS: usize = 4;
 
 impl Ops<'_> {
     /// `x · weightᵀ + bias`: `[rows, inner]` → `[rows, weight.rows]`, one dispatch a piece of the matrix.
     pub fn linear(&mut self, x: &Rows, weight: &Matrix, rows: usize, out: Product<'_>) {
-        self.product(Input { x, norm: None }, weight, rows, out);
+        self.product(Input { x, norm: None, normed: false }, weight, rows, out);
     }
 
-    /// `norm(residual) · weightᵀ + bias`, the norm within the product where rows are few, else before it, into `normed`.
+    /// `norm(residual) · weightᵀ + bias`, the norm within the product where that is chosen for all of its pieces, else before
+    /// it, into `normed`.
     pub fn norm_linear(
         &mut self,
         residual: &Rows,
@@ -44,17 +44,19 @@ impl Ops<'_> {
         normed: &Rows,
         out: Product<'_>,
     ) {
-        let few = |piece: &Piece| self.choice(piece, weight, rows).takes_few_rows();
-        if rows <= MOST_NORMED_ROWS && weight.pieces.iter().all(few) {
-            self.product(Input { x: residual, norm: Some(norm) }, weight, rows, out);
+        let gated = matches!(out, Product::Gated(..));
+        let fused = |piece: &Piece| self.choice(piece, weight, rows, true, gated).fused;
+        if weight.pieces.iter().all(fused) {
+            self.product(Input { x: residual, norm: Some(norm), normed: true }, weight, rows, out);
         } else {
             self.rms_norm(residual, norm, rows, normed);
-            self.linear(normed, weight, rows, out);
+            self.product(Input { x: normed, norm: None, normed: true }, weight, rows, out);
         }
     }
 
-    fn choice(&self, piece: &Piece, weight: &Matrix, rows: usize) -> LinearChoice {
-        self.kernels.planner.linear(rows, piece.rows, weight.inner, piece.format)
+    fn choice(&self, piece: &Piece, weight: &Matrix, rows: usize, normed: bool, gated: bool) -> LinearChoice {
+        let (cols, inner, format) = (piece.rows, weight.inner, piece.format);
+        self.kernels.planner.linear(&LinearShape { rows, cols, inner, format, normed, gated })
     }
 
     fn product(&mut self, input: Input<'_>, weight: &Matrix, rows: usize, out: Product<'_>) {
@@ -82,7 +84,7 @@ impl Ops<'_> {
                 add,
                 activation,
             };
-            let choice = self.choice(piece, weight, rows);
+            let choice = self.choice(piece, weight, rows, input.normed, is_gated);
             let out_bytes = if is_gated { types.act_bytes() / 2 } else { 4 };
             let x_bytes = if input.norm.is_some() { 4 } else { types.act_bytes() };
             let work = Work::linear([rows, piece.rows, weight.inner], piece.format, x_bytes, out_bytes)

@@ -1,10 +1,10 @@
 use super::Ops;
 use crate::gpu::BufferSlice;
-use crate::plan::LinearChoice;
+use crate::schedules::LinearChoice;
 use raglan_shaders::linear::LinearParams;
 use raglan_shaders::matmul::MatmulParams;
 use raglan_shaders::split_sum::SplitSumParams;
-use raglan_shaders::{Part, Work, matmul, matmul_coop, split_sum};
+use raglan_shaders::{BLOCK, Part, Work, matmul, matmul_coop, split_sum};
 
 impl Ops<'_> {
     /// A product of many rows, as `choice` says: one dispatch, or two where it is split. `parts` are those of the weights
@@ -16,7 +16,7 @@ impl Ops<'_> {
         (weight, epilogue): (Part, Part),
         buffers: &[BufferSlice<'_>; 5],
     ) {
-        let Some(split_blocks) = choice.split_blocks else {
+        let Some(split_blocks) = choice.split_blocks(params.blocks as usize * BLOCK) else {
             return self.sums(choice, &MatmulParams::whole(params), (weight, epilogue), buffers);
         };
         let absent = || (&self.kernels.absent).into();

@@ -1,20 +1,16 @@
 //! Stretches → work items, and the merges that join their partial results.
 
+use super::picks::{Chunks, Picks};
 use super::stretches::Stretch;
 use super::{FORMS, MAX_WORKGROUPS, NONE, Numerics, Pass, Plan, Planner, Scratch};
-use crate::cost::{KeyCost, attention_chunk};
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::attention::{AttentionItem, CHUNK, DIRECT};
 use std::ops::Range;
 
-/// Keys to an item at most, by form.
-type Chunks = [usize; FORMS];
-
 impl Planner {
     /// Writes the items of the stretches in the scratch, in as many passes as the room for partial results asks for.
-    pub(super) fn passes(&self, plan: &mut Plan) -> Range<usize> {
+    pub(super) fn passes(&self, picks: Picks, chunks: Chunks, plan: &mut Plan) -> Range<usize> {
         let first_pass = plan.passes.len();
-        let chunks = self.chunks_for(&mut plan.scratch);
         let mut first = 0;
         while first < plan.scratch.stretches.len() {
             let stretches = &plan.scratch.stretches;
@@ -27,7 +23,7 @@ impl Planner {
                 }
                 (room, items, end) = (room.saturating_sub(needed), items.saturating_sub(parts), unit.end);
             }
-            self.pass(first..end, chunks, plan);
+            self.pass(first..end, (picks, chunks), plan);
             first = end;
         }
         first_pass..plan.passes.len()
@@ -49,70 +45,18 @@ impl Planner {
         true
     }
 
-    /// The chunks with the least predicted time that leave room for all partial results.
-    fn chunks_for(&self, scratch: &mut Scratch) -> Chunks {
-        if self.is_deterministic() {
-            return [CHUNK; FORMS];
-        }
-        scratch.counts.iter_mut().for_each(Vec::clear);
-        for stretch in &scratch.stretches {
-            let runs = &scratch.runs[stretch.runs.0..stretch.runs.1];
-            // The tiles of a shared stretch read the same runs.
-            for _ in 0..self.tiles_of(stretch) {
-                scratch.counts[stretch.form].extend(runs.iter().map(|run| run.count as u32));
-            }
-        }
-        let model = self.class.wave_model();
-        let shape = &self.shape;
-        let chunk = |form: usize| {
-            let wave = model.wave as usize;
-            let (packed_rows, wave, busy) = match form {
-                0 => {
-                    let wave = self.vector_wave(shape.group());
-                    // Two workgroups a unit have enough reads in flight, even while half of their lanes compute.
-                    (self.vector_rows(shape.group()), wave, wave.min(2 * self.class.units()))
-                }
-                _ => (self.tiles[form - 1].packed_rows, wave, wave),
-            };
-            let blocks = if form == 0 { shape.group().div_ceil(packed_rows) } else { 1 };
-            let rate = if form == 0 { 1 } else { self.tiles[form - 1].rate };
-            let cost = KeyCost {
-                workgroups: shape.num_kv_heads * blocks,
-                wave,
-                busy,
-                bytes: 2 * shape.head_stride * shape.element_bytes,
-                flops: 4 * shape.head_stride * packed_rows / rate,
-                partial_bytes: 8 * shape.head_stride * packed_rows,
-            };
-            attention_chunk(&model, &scratch.counts[form], &cost)
-        };
-        let mut chunks = [usize::MAX; FORMS];
-        for (form, keys) in chunks.iter_mut().enumerate().take(1 + self.tiles.len()) {
-            *keys = chunk(form);
-        }
-        let longest = [0, 1, 2].map(|form: usize| scratch.counts[form].iter().copied().max().unwrap_or(0) as usize);
-        loop {
-            let (needed, parts) = self.need(scratch, 0..scratch.stretches.len(), chunks);
-            let whole = (0..FORMS).all(|form| chunks[form] >= longest[form]);
-            if whole || (needed <= self.capacity.partials && parts <= MAX_WORKGROUPS) {
-                return chunks;
-            }
-            chunks = chunks.map(|chunk| chunk.saturating_mul(2));
-        }
-    }
-
     /// Items that read the same keys of a stretch, for other rows of it.
-    fn tiles_of(&self, stretch: &Stretch) -> usize {
-        if stretch.form == 0 { 1 } else { stretch.rows.div_ceil(self.tile_rows(stretch.form)) }
+    pub(super) fn tiles_of(&self, stretch: &Stretch, scratch: &Scratch) -> usize {
+        if stretch.form == 0 { 1 } else { stretch.rows.div_ceil(self.tile_rows(stretch.form, scratch)) }
     }
 
     /// Packed rows of partial results that `stretches` need, and items.
-    fn need(&self, scratch: &Scratch, stretches: Range<usize>, chunks: Chunks) -> (usize, usize) {
+    pub(super) fn need(&self, scratch: &Scratch, stretches: Range<usize>, chunks: Chunks) -> (usize, usize) {
         let (mut rows, mut items) = (0, 0);
         for stretch in &scratch.stretches[stretches] {
             let parts = parts(scratch, stretch, chunks);
             rows += if self.is_direct(stretch, parts) { 0 } else { parts * stretch.rows };
-            items += parts * self.tiles_of(stretch);
+            items += parts * self.tiles_of(stretch, scratch);
         }
         (rows * self.shape.group(), items)
     }
@@ -124,7 +68,7 @@ impl Planner {
     }
 
     /// Writes the items and merges of some stretches.
-    fn pass(&self, stretches: Range<usize>, chunks: Chunks, plan: &mut Plan) {
+    fn pass(&self, stretches: Range<usize>, (picks, chunks): (Picks, Chunks), plan: &mut Plan) {
         let group = self.shape.group();
         let (first_merge, mut next, mut merge_rows, mut packed_rows) = (plan.merges.len(), 0, 0, [0; FORMS]);
         let scratch = &mut plan.scratch;
@@ -138,7 +82,7 @@ impl Planner {
             if !direct && !stretch.shared {
                 scratch.ancestors(&stretch, group, &mut plan.parts);
             }
-            let tile_rows = if form == 0 { stretch.rows } else { self.tile_rows(form) };
+            let tile_rows = if form == 0 { stretch.rows } else { self.tile_rows(form, scratch) };
             for run in &scratch.runs[stretch.runs.0..stretch.runs.1] {
                 for at in (0..run.count).step_by(chunk) {
                     let count = chunk.min(run.count - at);
@@ -175,8 +119,8 @@ impl Planner {
             }
         }
         plan.partials = plan.partials.max(next);
-        let heights = self.tiles.iter().map(|tile| tile.packed_rows);
-        for (items, packed) in scratch.items.iter().zip([self.vector_rows(packed_rows[0])].into_iter().chain(heights)) {
+        let [short, tall] = scratch.heights;
+        for (items, packed) in scratch.items.iter().zip([self.vector_rows(picks[0], packed_rows[0]), short, tall]) {
             let keys = |item: &AttentionItem| item.count as usize * (item.rows as usize * group).div_ceil(packed);
             plan.keys_read += items.iter().map(keys).sum::<usize>() as u64;
         }

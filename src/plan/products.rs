@@ -1,16 +1,18 @@
 //! How a product of many rows runs: which kernel, which schedule, and over how many splits of its inner columns.
 
-use super::schedules::LinearChoice;
 use super::{Numerics, Planner};
 use crate::cost::AdapterClass;
+use crate::schedules::{LinearChoice, linear};
 use raglan_shaders::{BLOCK, Kernel, Part, Schedule, matmul, matmul_coop};
 use raglan_tuner::Cost;
 
 /// Bytes that the parts of a split product take at most.
 const SPLIT_BYTES: u64 = 8 << 20;
 
-/// Inner columns of a split at least: fewer stages do not pay for filling the first.
-const SPLIT_COLS: usize = 128;
+/// Bytes that they may take on such an adapter in such a run: none where no product is split.
+pub(super) fn split_bytes(class: AdapterClass, numerics: Numerics) -> u64 {
+    if class == AdapterClass::Hardware && numerics == Numerics::Fast { SPLIT_BYTES } else { 0 }
+}
 
 /// A schedule for products of so many rows or more.
 struct Candidate {
@@ -59,8 +61,7 @@ const COOP: &[Candidate] = &[
 impl Planner {
     /// Bytes that the parts of a split product may take; none where no product is split.
     pub fn split_bytes(&self) -> u64 {
-        let is_split = self.class == AdapterClass::Hardware && self.shape.numerics == Numerics::Fast;
-        if is_split { SPLIT_BYTES } else { 0 }
+        self.terms.split_bytes
     }
 
     /// How many rows times a matrix run on a hardware adapter: the legal schedule and the splits with the least predicted
@@ -90,8 +91,11 @@ impl Planner {
 
     /// Legal schedules in cooperative matrices, none where the adapter has none or inputs are f32.
     fn coop(&self, rows: usize, shape: &[u32]) -> Vec<(&'static Kernel, Schedule, f64)> {
-        let lanes = self.adapter.max_subgroup_lanes;
-        if self.adapter.coop_side == 0 || self.adapter.min_subgroup_lanes != lanes || self.act != Part::ActF16 {
+        let lanes = self.terms.limits.max_subgroup_lanes;
+        if self.terms.limits.coop_side == 0
+            || self.terms.limits.min_subgroup_lanes != lanes
+            || self.terms.act != Part::ActF16
+        {
             return Vec::new();
         }
         if !matmul_coop::KERNEL.tunables[0].values.contains(&lanes) {
@@ -120,7 +124,7 @@ impl Planner {
                 break;
             }
             let schedule = kernel.schedule(&[common, candidate.settings].concat());
-            if (kernel.legal)(&self.adapter, shape, &schedule) {
+            if (kernel.legal)(&self.terms.limits, shape, &schedule) {
                 found.push((kernel, schedule, candidate.rate));
                 least_rows = candidate.rows;
             }
@@ -134,32 +138,21 @@ impl Planner {
         kernel: &'static Kernel,
         schedule: &Schedule,
         shape: [usize; 3],
-        splits: usize,
+        splits: u32,
     ) -> Option<LinearChoice> {
-        let [rows, cols, inner] = shape;
-        let whole = LinearChoice::whole(kernel, schedule.clone());
-        if splits == 1 {
-            return Some(whole);
-        }
-        let bytes = (splits * rows * cols.next_multiple_of(2) * 4) as u64;
-        if inner < splits * SPLIT_COLS || bytes > self.split_bytes() {
-            return None;
-        }
-        // Whole stages.
-        let stage = kernel.value(schedule, "DEPTH") as usize / BLOCK;
-        let split_blocks = inner.div_ceil(BLOCK).div_ceil(splits).next_multiple_of(stage) as u32;
-        Some(LinearChoice { split_blocks: Some(split_blocks), ..whole })
+        let whole = LinearChoice { splits, ..LinearChoice::whole(kernel, schedule.clone()) };
+        linear::has_room(&whole, shape, &self.terms).then_some(whole)
     }
 
     /// Predicted time in microseconds; the constants have to rank choices alone.
     fn product_us(&self, choice: &LinearChoice, shape: [usize; 3], rate: f64) -> f64 {
         let [rows, cols, inner] = shape;
-        let model = self.class.wave_model();
+        let model = self.terms.class.wave_model();
         let is_coop = std::ptr::eq(choice.kernel, &matmul_coop::KERNEL);
         let group = if is_coop { matmul_coop::group } else { matmul::group };
         let [group_m, group_n] = group(&choice.schedule).map(|side| side as usize);
         let (tiles_m, tiles_n) = (rows.div_ceil(group_m), cols.div_ceil(group_n));
-        let splits = choice.split_blocks.map_or(1, |blocks| inner.div_ceil(BLOCK).div_ceil(blocks as usize));
+        let splits = choice.split_blocks(inner).map_or(1, |blocks| inner.div_ceil(BLOCK).div_ceil(blocks as usize));
         let main = Cost {
             bytes: (2 * cols * inner) as f64,
             flops: 2.0 * (tiles_m * group_m) as f64 * (tiles_n * group_n) as f64 * inner as f64 / rate,

@@ -1,37 +1,14 @@
 //! Which schedule a kernel takes on this adapter.
 
-use super::{AttentionShape, Numerics, Planner};
+use super::{AttentionShape, Form, Numerics, Picked, Planner};
 use crate::cost::AdapterClass;
+use crate::schedules::linear::FEW_ROWS;
+use crate::schedules::{LinearChoice, LinearShape, linear};
 use raglan_shaders::attention::{coop, merge, tile, vector};
 use raglan_shaders::{AdapterLimits, BLOCK, Kernel, Schedule, WeightFormat, matmul, matvec, matvec_int8, move_rows};
 
-/// How a matrix product runs.
-#[derive(Debug, Clone)]
-pub struct LinearChoice {
-    /// `matvec`, `matvec_int8`, `matmul` or `matmul_coop`.
-    pub kernel: &'static Kernel,
-    /// Its schedule.
-    pub schedule: Schedule,
-    /// Stretches of inner columns that each part of a split product sums; `None`: it is whole.
-    pub split_blocks: Option<u32>,
-}
-
-impl LinearChoice {
-    /// A product that is not split.
-    pub fn whole(kernel: &'static Kernel, schedule: Schedule) -> LinearChoice {
-        LinearChoice { kernel, schedule, split_blocks: None }
-    }
-}
-
-impl LinearChoice {
-    /// Whether it is a kernel for few rows, which can norm its inputs.
-    pub fn takes_few_rows(&self) -> bool {
-        std::ptr::eq(self.kernel, &matvec::KERNEL) || std::ptr::eq(self.kernel, &matvec_int8::KERNEL)
-    }
-}
-
-/// Rows that the kernels for few rows take in one reading of the weights.
-const FEW_ROWS: usize = 8;
+/// Rows that norm their inputs in every workgroup at most: beyond, that costs more than a dispatch of its own.
+const MOST_NORMED_ROWS: usize = 4;
 
 /// A kernel for many query rows, as this adapter runs it.
 #[derive(Debug, Clone)]
@@ -122,46 +99,56 @@ fn coop_tile(shape: &AttentionShape, adapter: &AdapterLimits, subgroups: u32) ->
 }
 
 impl Planner {
-    /// The kernels for many query rows: for few of them and for more, or one for all.
+    /// The kernels for many query rows by hand-written rules: for few of them and for more, or one for all.
     pub fn tiles(&self) -> &[TileForm] {
         &self.tiles
     }
 
+    /// The kernel for many query rows: of tile `index`, or as it was picked.
+    pub fn tile(&self, picked: Picked, index: usize) -> &TileForm {
+        self.attention[Form::Tile as usize].tile(picked).unwrap_or(&self.tiles[index.min(self.tiles.len() - 1)])
+    }
+
     /// The schedule of the vector form for items of up to `packed_rows` packed rows.
-    pub fn vector_schedule(&self, packed_rows: usize) -> &Schedule {
+    pub fn vector_schedule(&self, picked: Picked, packed_rows: usize) -> &Schedule {
+        if let Some(choice) = self.attention[Form::Vector as usize].choice(picked) {
+            return &choice.schedule;
+        }
         let wanted = packed_rows.clamp(1, vector::MOST_ROWS as usize).next_power_of_two();
         &self.vector[wanted.ilog2() as usize]
     }
 
     /// The schedule of the merge.
     pub fn merge_schedule(&self) -> Schedule {
-        match self.class {
+        match self.terms.class {
             AdapterClass::Software => merge::KERNEL.schedule(&[("LANES", 32), ("PARTS", 1)]),
             AdapterClass::Hardware => merge::KERNEL.default_schedule(),
         }
     }
 
     /// Packed rows to a workgroup of the vector form.
-    pub(super) fn vector_rows(&self, packed_rows: usize) -> usize {
-        vector::KERNEL.value(self.vector_schedule(packed_rows), "ROWS") as usize
+    pub(super) fn vector_rows(&self, picked: Picked, packed_rows: usize) -> usize {
+        vector::KERNEL.value(self.vector_schedule(picked, packed_rows), "ROWS") as usize
     }
 
     /// Workgroups of the vector form that run at once: as many as the registers of a unit hold, but no more than four, which
     /// have enough reads in flight.
     pub(super) fn vector_wave(&self, packed_rows: usize) -> usize {
-        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(packed_rows).values[..] else { return 1 };
-        let resident = match self.class {
+        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(Picked::Rules, packed_rows).values[..] else {
+            return 1;
+        };
+        let resident = match self.terms.class {
             AdapterClass::Software => 1,
             AdapterClass::Hardware => {
                 UNIT_REGISTERS / (lanes * vector::registers(team, rows, keys, head_stride)).max(UNIT_REGISTERS / 4)
             }
         };
-        self.class.units() * resident.max(1) as usize
+        self.terms.class.units() * resident.max(1) as usize
     }
 
     /// The schedule of moves: barriers are dear on a software adapter, so it takes few lanes.
     pub fn move_schedule(&self) -> Schedule {
-        match self.class {
+        match self.terms.class {
             AdapterClass::Software => move_rows::KERNEL.schedule(&[("LANES", 32), ("TILE", 4)]),
             AdapterClass::Hardware => move_rows::KERNEL.default_schedule(),
         }
@@ -169,7 +156,7 @@ impl Planner {
 
     /// The schedule of a kernel with one workgroup a row of `cols` columns.
     pub fn row_schedule(&self, kernel: &'static Kernel, cols: usize) -> Schedule {
-        let wanted = match self.class {
+        let wanted = match self.terms.class {
             AdapterClass::Software => 32,
             AdapterClass::Hardware => 256.min(cols.div_ceil(4).next_power_of_two()),
         };
@@ -185,10 +172,10 @@ impl Planner {
     /// formats, leave registers for four words.
     fn few_rows(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> Option<LinearChoice> {
         use WeightFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K};
-        if rows > FEW_ROWS || self.class == AdapterClass::Software || self.is_deterministic() {
+        if rows > FEW_ROWS || self.terms.class == AdapterClass::Software || self.is_deterministic() {
             return None;
         }
-        let is_int8 = self.int8_activations && format.has_blocks();
+        let is_int8 = self.terms.int8 && format.has_blocks();
         let kernel = if is_int8 { &matvec_int8::KERNEL } else { &matvec::KERNEL };
         let units = (inner.next_multiple_of(BLOCK) / format.unit_values()) as u32;
         // Narrow matrices have few workgroups, so that each takes more lanes.
@@ -207,18 +194,28 @@ impl Planner {
         let schedules = tiles.map(|(tile_m, tile_n, unroll)| {
             kernel.schedule(&[("LANES", lanes), ("TILE_M", tile_m), ("TILE_N", tile_n), ("UNROLL", unroll)])
         });
-        let schedule = schedules.into_iter().find(|schedule| (kernel.legal)(&self.adapter, &shape, schedule))?;
+        let schedule = schedules.into_iter().find(|schedule| (kernel.legal)(&self.terms.limits, &shape, schedule))?;
         Some(LinearChoice::whole(kernel, schedule))
     }
 
-    /// How `[rows, inner] · [cols, inner]ᵀ`, weights of such a format, runs on this adapter. A deterministic run takes one
-    /// schedule for every number of rows, since another may sum in another order.
-    pub fn linear(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> LinearChoice {
+    /// How `[rows, inner] · [cols, inner]ᵀ` runs on this adapter.
+    pub fn linear(&self, shape: &LinearShape) -> LinearChoice {
+        let forced = self.forced_linear.as_ref().filter(|choice| linear::legal(choice, shape, &self.terms));
+        if let Some(choice) = forced {
+            return choice.clone();
+        }
+        self.tabled(shape).cloned().unwrap_or_else(|| self.linear_rules(shape))
+    }
+
+    /// The same by hand-written rules. A deterministic run takes one schedule for every number of rows, since another may sum
+    /// in another order.
+    pub fn linear_rules(&self, shape: &LinearShape) -> LinearChoice {
+        let &LinearShape { rows, cols, inner, format, normed, .. } = shape;
         if let Some(choice) = self.few_rows(rows, cols, inner, format) {
-            return choice;
+            return LinearChoice { fused: normed && rows <= MOST_NORMED_ROWS, ..choice };
         }
         let rows = if self.shape.numerics == Numerics::Fast { rows } else { usize::MAX };
-        match self.class {
+        match self.terms.class {
             // Few tile heights, since a software adapter takes about a second to compile a large tile.
             AdapterClass::Software => {
                 let (tile_m, tile_n) = match rows {

@@ -80,14 +80,14 @@ impl Source<'_> {
 
 impl Planner {
     /// Query rows to a tile of such a form.
-    pub(super) fn tile_rows(&self, form: usize) -> usize {
-        (self.tiles[form - 1].packed_rows / self.shape.group()).max(1)
+    pub(super) fn tile_rows(&self, form: usize, scratch: &Scratch) -> usize {
+        (scratch.heights[form - 1] / self.shape.group()).max(1)
     }
 
     /// Query rows to a tile of a sequence that reads up to `keys` keys: every part of a tile finds room at once.
-    fn leaf_rows(&self, form: usize, keys: usize) -> usize {
+    fn leaf_rows(&self, form: usize, keys: usize, scratch: &Scratch) -> usize {
         let parts = if self.is_deterministic() { keys / CHUNK + 2 } else { MAX_SEGMENTS };
-        self.tile_rows(form).min(self.capacity.partials / self.shape.group() / parts).max(1)
+        self.tile_rows(form, scratch).min(self.capacity.partials / self.shape.group() / parts).max(1)
     }
 
     /// Fills the scratch with the stretches of a group, parents before their children, in the order of the rows.
@@ -148,7 +148,7 @@ impl Planner {
         let from_of = |position: usize| source.window.map_or(0, |w| (position + 1).saturating_sub(w)).max(base);
         let first_position = source.batch.positions[rows.start] as usize;
         let keys = first_position + rows.len() - from_of(first_position);
-        let tile_rows = if form == 0 { rows.len() } else { self.leaf_rows(form, keys) };
+        let tile_rows = if form == 0 { rows.len() } else { self.leaf_rows(form, keys, scratch) };
         for first_row in rows.clone().step_by(tile_rows) {
             let rows = tile_rows.min(rows.end - first_row);
             let row_position = source.batch.positions[first_row] as usize;

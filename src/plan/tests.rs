@@ -1,4 +1,5 @@
 use super::*;
+use crate::schedules::LinearShape;
 use crate::segments::{Move, Segment};
 use raglan_shaders::attention::DIRECT;
 use raglan_shaders::{AdapterLimits, Part, WeightFormat};
@@ -300,14 +301,18 @@ fn moves_are_cut_where_they_do_not_overlap_themselves() {
     assert_eq!(of_counts(&plan, 0), [128, 128, 44, 5000]);
 }
 
+fn linear(rows: usize, cols: usize, inner: usize, format: WeightFormat) -> LinearShape {
+    LinearShape { rows, cols, inner, format, normed: false, gated: false }
+}
+
 #[test]
 fn deterministic_products_have_one_schedule() {
     let numerics = Numerics::Deterministic { longest_context: 4096 };
     for class in [AdapterClass::Software, AdapterClass::Hardware] {
         let planner = Planner::new(shape(vec![None], numerics), class, &AdapterLimits::most(), &limits(512));
-        let one = planner.linear(1, 4096, 4096, WeightFormat::F16);
+        let one = planner.linear(&linear(1, 4096, 4096, WeightFormat::F16));
         for rows in [2, 4, 5, 8, 64, 512] {
-            let choice = planner.linear(rows, 4096, 4096, WeightFormat::F16);
+            let choice = planner.linear(&linear(rows, 4096, 4096, WeightFormat::F16));
             assert!(std::ptr::eq(choice.kernel, one.kernel) && choice.schedule == one.schedule, "{class:?}, {rows}");
         }
     }
@@ -325,7 +330,7 @@ fn few_rows_take_a_legal_schedule_on_any_hardware() {
                 for (cols, inner) in
                     [(32, 256), (2048, 2048), (5120, 13_824), (32_000, 5120), (262_144, 4096), (500_000, 512)]
                 {
-                    let choice = planner.linear(rows, cols, inner, format);
+                    let choice = planner.linear(&linear(rows, cols, inner, format));
                     assert_eq!(choice.takes_few_rows(), rows < 9, "{rows} × {cols} × {inner}");
                     let shape = [rows, cols, inner].map(|size| size as u32);
                     assert!((choice.kernel.legal)(&adapter, &shape, &choice.schedule), "{rows} × {cols}: {choice:?}");
@@ -360,7 +365,7 @@ fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
             let planner = Planner::new(shape, AdapterClass::Hardware, adapter, &limits(8192)).with_inputs(act);
             for (cols, inner) in shapes {
                 for rows in [9, 16, 17, 31, 32, 33, 64, 100, 128, 500, 512, 4096] {
-                    let choice = planner.linear(rows, cols, inner, WeightFormat::F16);
+                    let choice = planner.linear(&linear(rows, cols, inner, WeightFormat::F16));
                     let sizes = [rows, cols, inner].map(|size| size as u32);
                     assert!((choice.kernel.legal)(adapter, &sizes, &choice.schedule), "{rows} × {cols} × {inner}");
                     let is_coop = choice.kernel.name == "matmul_coop";
@@ -370,9 +375,9 @@ fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
                             && act == Part::ActF16
                             && adapter.max_subgroup_lanes == adapter.min_subgroup_lanes
                     );
-                    let power = planner.linear(rows.next_power_of_two(), cols, inner, WeightFormat::F16);
-                    assert_eq!((&choice.schedule, choice.split_blocks), (&power.schedule, power.split_blocks));
-                    if let Some(blocks) = choice.split_blocks {
+                    let power = planner.linear(&linear(rows.next_power_of_two(), cols, inner, WeightFormat::F16));
+                    assert_eq!(choice, power);
+                    if let Some(blocks) = choice.split_blocks(inner) {
                         let parts = inner.div_ceil(32).div_ceil(blocks as usize);
                         assert!(parts > 1 && (parts * rows * cols * 4) as u64 <= planner.split_bytes());
                         splits += 1;

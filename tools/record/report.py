@@ -1,9 +1,10 @@
-"""What the archives of a run say, as one page, one JSON file and two plots."""
+"""What the archives of a run say, as one page, one JSON file and its plots."""
 
 import json
 import os
 import re
 
+import dynamic
 import figures
 import svg
 from machine import identity, parse
@@ -11,7 +12,7 @@ from run import read_archive
 
 QUOTES = 3 * "'"  # in place of what would end a block of words
 WORDS = 1500  # characters of a failure's words that the page shows; the JSON file has all that was kept
-ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch"]
+ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch", "tune", "dynamic"]
 BARS = 80  # of the plot of kernels
 HEADER = (
     "adapter",
@@ -22,6 +23,15 @@ HEADER = (
     "is_software",
 )  # of a result: the page has them at its head
 ROWS = 150  # of a table; the JSON file has all
+# What a plot shows, by how its name ends.
+SHOWN = {
+    "-depth": "Time a token over context length",
+    "-kernels": "Share of the limit by kernel",
+    "-dynamic": "Times of other runtimes over raglan's, dynamic shapes",
+    "-tune-regret": "Share of exhaustive search by shape",
+    "-tune-rows": "Share of exhaustive search over rows",
+    "-tune-predicted": "Predicted over measured time",
+}
 # The columns of rows that have any of these; other rows show all their plain fields.
 TEST = [
     "model",
@@ -56,11 +66,13 @@ KERNEL = [
     "drain_us",
     "error",
 ]
+DYNAMIC = ["op", "shape", "tuner", "runtime", "candidate", "us", "us_min", "us_max", "captured", "error"]
 
 
-def write(paths, results, mixed=False):
-    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files; 1 where there is none, or
-    where they are of several adapters, drivers or binaries and not `mixed`."""
+def write(paths, results, mixed=False, data=None):
+    """Writes `<results>/<adapter>/<date>.…` from every archive in `paths`, folders or files, and where `data` is a folder
+    the dataset and the weights into `<data>/<adapter type>/`; 1 where there is no archive, or where they are of several
+    adapters, drivers or binaries and not `mixed`."""
     named = archives(paths)
     if not named:
         print(f"gpu-record: no archive of a stage in {', '.join(paths)}")
@@ -74,13 +86,19 @@ def write(paths, results, mixed=False):
             who = f"{adapter or 'no adapter'}, driver {driver} {more}".strip()
             print(f"gpu-record:   {who}, binary {sha256[:12]}: {', '.join(names)}")
         return 1
-    record = merge(latest(named))
+    found = latest(named)
+    record = merge(found)
     folder = os.path.join(results, record["folder"])
     os.makedirs(folder, exist_ok=True)
     stem = free_stem(folder, record["date"])
     plots = {
         f"{stem}-{name}.svg": text
-        for name, text in (("depth", depth_plot(record)), ("kernels", kernel_plot(record)))
+        for name, text in (
+            ("depth", depth_plot(record)),
+            ("kernels", kernel_plot(record)),
+            ("dynamic", dynamic_plot(record)),
+            *tuning_plots(found),
+        )
         if text
     }
     for name, text in {
@@ -91,7 +109,24 @@ def write(paths, results, mixed=False):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             file.write(text)
         print(f"gpu-record: wrote {os.path.join(folder, name)}")
-    return 0
+    return keep_tuning(found, data) if data else 0
+
+
+def keep_tuning(found, data):
+    """Writes the dataset and the weights of the archives to where those that ship are; 1 where there are none."""
+    for facts, files in found:
+        adapter_type = parse(files.get("evaluate.json", b"").decode("utf-8", "replace")).get("adapter_type")
+        dataset, weights = files.get("collect.dataset.parquet"), files.get("train.weights.safetensors")
+        if facts["stage"] == "tune" and adapter_type and dataset and weights:
+            folder = os.path.join(data, slug(adapter_type))
+            os.makedirs(folder, exist_ok=True)
+            for name, content in (("dataset.parquet", dataset), ("weights.safetensors", weights)):
+                with open(os.path.join(folder, name), "wb") as file:
+                    file.write(content)
+                print(f"gpu-record: wrote {os.path.join(folder, name)}")
+            return 0
+    print("gpu-record: no archive has a dataset, weights and their scores")
+    return 1
 
 
 def archives(paths):
@@ -150,6 +185,9 @@ def merge(found):
 def trimmed(result):
     """A result without what a record need not keep: the tests that passed, and its command, which the step has."""
     kept = {key: value for key, value in result.items() if key != "command"}
+    # One a shape: the plots show them, the dataset has them.
+    if isinstance(kept.get("shapes"), list):
+        del kept["shapes"]
     if isinstance(kept.get("tests"), list):
         kept["tests"] = [test for test in kept["tests"] if not test.get("ok")]
     return kept
@@ -188,6 +226,19 @@ def kernel_plot(record):
     return svg.bars(f"Share of the limit by kernel, {where(record)}", figures.shares(results(record))[:BARS])
 
 
+def dynamic_plot(record):
+    """Times over ours of every shape, by runtime."""
+    title = f"Dynamic shapes, {where(record)}"
+    return svg.ordered(title, "time over raglan's as predicted", dynamic.panels(results(record)))
+
+
+def tuning_plots(found):
+    """(name, text) of the pictures that `raglan tune evaluate` drew."""
+    files = next((files for facts, files in found if facts["stage"] == "tune"), {})
+    named = ((name.removeprefix("evaluate.").removesuffix(".svg"), data) for name, data in files.items())
+    return [(name, data.decode("utf-8", "replace")) for name, data in named if data.startswith(b"<svg")]
+
+
 def where(record):
     """The adapter, as a picture that is shown alone must name it."""
     return record["adapter"] + (": says nothing about a GPU" if record["software"] else "")
@@ -202,7 +253,7 @@ def page(record, plots):
     out += ["| stage | command | ended | seconds |", "| --- | --- | --- | --- |"]
     for stage in record["stages"]:
         for step in stage["steps"]:
-            command = cell(step["command"].replace("{seconds}", "…"))
+            command = cell(step["command"].replace("{seconds}", "…").replace("{minutes}", "…"))
             ended = {0: "done", "skipped": "skipped"}.get(step["ended"], f"**{step['ended']}**")
             ended = "done, some rows failed" if step.get("some_failed") else ended
             out.append(f"| {stage['stage']} | `{command}` | {ended} | {step['seconds']:.0f} |")
@@ -211,17 +262,11 @@ def page(record, plots):
         out += ["## Wanted and met", "", "| what | wanted | met |", "| --- | --- | --- |"]
         out += [f"| {what} | {aim} | {met} |" for what, aim, met in figures.wanted(results(record))]
         out.append("")
-    out += [
-        line
-        for name in plots
-        for line in (
-            f"![{'Time a token over context length' if 'depth' in name else 'Share of the limit by kernel'}]({name})",
-            "",
-        )
-    ]
+    for name in plots:
+        out += [f"![{next((words for end, words in SHOWN.items() if name.endswith(end + '.svg')), 'Tuning')}]({name})", ""]
     against = figures.compared(results(record))
     settings = [(["setting", "kernel", "µs", "µs as used", "time over that"], against)] if against else []
-    for head, rows in settings + figures.beside(results(record)):
+    for head, rows in settings + figures.beside(results(record)) + dynamic.tables(results(record)):
         out += (
             ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
             + ["| " + " | ".join(row) + " |" for row in rows]
@@ -246,6 +291,10 @@ def section(step):
     if plain:
         out += [f"`{step['name']}`: " + ", ".join(f"{key} {show(value)}" for key, value in plain.items()), ""]
     for key, value in result.items():
+        if key in ("methods", "splits") and isinstance(value, dict):
+            out += table([{"of": name, **scores} for name, scores in value.items() if isinstance(scores, dict)])
+        if key == "kernels" and isinstance(value, dict):
+            out += table([{"space": name, **scores} for name, scores in value.items() if isinstance(scores, dict)])
         if isinstance(value, dict) and value and all(not isinstance(inner, (list, dict)) for inner in value.values()):
             out += [f"{key}: " + ", ".join(f"{name} {show(inner)}" for name, inner in value.items()), ""]
         if key != "ops" and isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -260,6 +309,8 @@ def table(rows):
         columns = (
             TEST
             if "test" in row
+            else DYNAMIC
+            if "op" in row and "shape" in row and ("tuner" in row or "runtime" in row)
             else KERNEL
             if "op" in row
             else [key for key in row if not isinstance(row[key], (list, dict))]

@@ -23,14 +23,18 @@ LEAST_SECONDS = 20  # what a command needs to be worth beginning
 
 
 class Step:
-    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` what it is told of its limit.
+    """One command, in which `{raglan}` is the binary under its runner and `{seconds}` and `{minutes}` what it is told of
+    its limit.
 
     Its standard output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder
-    as `<name>.<file>`. `missing` says why it cannot run.
+    as `<name>.<file>`. `missing` says why it cannot run. `takes` are files that it finds in its folder: a name there to
+    (a step of the stage, the file that it left); its own file of an earlier run is what it goes on from. It is run
+    again where such a step was.
     """
 
-    def __init__(self, name, command, seconds, missing=None):
+    def __init__(self, name, command, seconds, missing=None, takes=None):
         self.name, self.command, self.seconds, self.missing = name, command, seconds, missing
+        self.takes = takes or {}
 
     def shown(self):
         """The command as a reader would give it."""
@@ -85,7 +89,9 @@ def scratch(folder):
 def run_stage(stage, raglan, args, seconds):
     """Runs what the stage's archive lacks, and rewrites the archive after every step; returns the steps' rows."""
     archive = os.path.join(args.out, f"{stage.name}.tar.gz")
-    done = {} if args.force else done_before([args.out, *args.earlier], stage.name, raglan.identity)
+    done, left = {}, {}
+    if not args.force:
+        done, left = done_before([args.out, *args.earlier], stage.name, raglan.identity)
     record = {
         "stage": stage.name,
         "date": time.strftime("%Y-%m-%d"),
@@ -94,20 +100,23 @@ def run_stage(stage, raglan, args, seconds):
         "adapter": raglan.chosen,
         "steps": [],
     }
-    files, began = {}, time.monotonic()
+    files, began, anew = {}, time.monotonic(), set()
     for step in stage.steps:
         kept, made = done.get((step.name, step.shown()), (None, {}))
-        if kept:
+        if kept and not any(source in anew for source, _ in step.takes.values()):
             print(f"gpu-record: {stage.name}/{step.name}: done before", flush=True)
             record["steps"].append(kept)
             files.update(made)
         else:
+            anew.add(step.name)
+            sources = ((name, f"{source}.{file}") for name, (source, file) in step.takes.items())
+            taken = {name: files.get(source, left.get(source)) for name, source in sources}
             grace = min(GRACE_SECONDS, seconds / 10)
             limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
             row, made = (
-                run_step(step, raglan, limit, grace)
+                run_step(step, raglan, limit, grace, taken)
                 if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
-                else unrun(step)
+                else unrun(step, left)
             )
             ended = "done, but some rows failed" if row.get("some_failed") else row["ended"]
             how = "done" if row["ended"] == 0 else f"{ended}: {row['words'].strip()[-400:]}"
@@ -118,27 +127,28 @@ def run_stage(stage, raglan, args, seconds):
     return record["steps"]
 
 
-def unrun(step):
-    """The row of a step that did not run."""
-    if step.missing:
-        return {
-            "name": step.name,
-            "command": step.shown(),
-            "ended": "skipped",
-            "seconds": 0.0,
-            "words": step.missing,
-        }, {}
-    words = "the time of this stage, or of this run, was over before it began"
-    return {"name": step.name, "command": step.shown(), "ended": "no time", "seconds": 0.0, "words": words}, {}
+def unrun(step, left):
+    """The row of a step that did not run, and the files that it can go on from."""
+    words = step.missing or "the time of this stage, or of this run, was over before it began"
+    ended = "skipped" if step.missing else "no time"
+    files = {f"{step.name}.{name}": left.get(f"{step.name}.{name}") for name in own(step)}
+    row = {"name": step.name, "command": step.shown(), "ended": ended, "seconds": 0.0, "words": words}
+    return row, {name: data for name, data in files.items() if data is not None}
 
 
-def run_step(step, raglan, limit, grace):
-    """What the step did, and the files that it leaves."""
+def run_step(step, raglan, limit, grace, taken):
+    """What the step did, and the files that it leaves. `taken`: name to bytes of what lies in its folder, None for what
+    is not there."""
     if step.missing:
-        return unrun(step)
+        return unrun(step, {})
     row = {"name": step.name, "command": step.shown()}
     with tempfile.TemporaryDirectory() as folder:
-        command = [part.replace("{seconds}", str(int(limit * TOLD))) for part in step.command]
+        seconds, minutes = str(int(limit * TOLD)), f"{limit * TOLD / 60:.2f}"
+        command = [part.replace("{seconds}", seconds).replace("{minutes}", minutes) for part in step.command]
+        given = {name: data for name, data in taken.items() if data is not None}
+        for name, data in given.items():
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(data)
         if command[0] == "{raglan}":
             command = [*raglan.runner, raglan.binary, *command[1:]]
         began = time.monotonic()
@@ -149,7 +159,9 @@ def run_step(step, raglan, limit, grace):
         for name in sorted(os.listdir(folder)):
             path = os.path.join(folder, name)
             if os.path.isfile(path):
-                files[name] = end_of(path)
+                files[name] = end_of(path) if name in ("stdout", "stderr") else whole(path)
+        # What it was given and left as it was is another step's.
+        files = {name: data for name, data in files.items() if name in own(step) or data != given.get(name)}
         said, logged = files.pop("stdout", b""), files.pop("stderr", b"")
         # Every row was tried, and those that failed say why: to run it again would not change them.
         if row["ended"] == 1 and parse(said.decode("utf-8", "replace")).get("rows"):
@@ -184,6 +196,20 @@ def wait(command, folder, out, errors, seconds):
     return code if code >= 0 else f"signal {signal.Signals(-code).name}"
 
 
+def own(step):
+    """Names of the files that the step goes on from, and leaves."""
+    return [name for name, (source, _) in step.takes.items() if source == step.name]
+
+
+def whole(path):
+    """A file's bytes; of one that is too long, words that say so: half a file is none."""
+    size = os.path.getsize(path)
+    if size > FILE_BYTES:
+        return f"left out: it has {size:,} bytes\n".encode()
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def end_of(path):
     """A file's bytes, of a long one the last."""
     with open(path, "rb") as file:
@@ -193,18 +219,19 @@ def end_of(path):
 
 def done_before(folders, stage, of):
     """(name, command) of every step that is done in the stage's archives of that identity, to its row and files; of
-    one that is done in several folders, the first's."""
-    done = {}
+    one that is done in several folders, the first's. And name to bytes of all that those archives hold."""
+    done, left = {}, {}
     for folder in folders:
         path = os.path.join(folder, f"{stage}.tar.gz")
         files = read_archive(path) if os.path.isfile(path) else {}
         facts = parse(files.get("stage.json", b"").decode("utf-8", "replace"))
         if facts and identity(facts.get("adapter"), facts.get("sha256")) == of:
+            left = {**files, **left}
             for step in facts.get("steps", []):
                 made = {name: data for name, data in files.items() if name.startswith(step["name"] + ".")}
                 if step.get("ended") == 0 or step.get("some_failed"):
                     done.setdefault((step["name"], step["command"]), (step, made))
-    return done
+    return done, left
 
 
 def read_archive(path):

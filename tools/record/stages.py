@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import subprocess
 import tempfile
 
 from run import Stage, Step
@@ -37,6 +38,7 @@ FULL = {
     "peer_depths": "1024,4096,16384,32768,65536",
     "longest": "81920",
     "peer_chunk": "2048",
+    "shapes": "dynamic.json",
 }
 SMALL = {
     "kernels": {
@@ -56,6 +58,7 @@ SMALL = {
     "peer_depths": "128,512,1024",
     "longest": "1048576",
     "peer_chunk": "512",
+    "shapes": "dynamic_small.json",
 }
 
 
@@ -108,7 +111,49 @@ def stages(root, raglan, sizes, args):
         Stage("prefill", prefill),
         Stage("peer-llama", llama(root, raglan, of, args, weights), weights),
         Stage("peer-torch", torch(root, of, args)),
+        Stage("tune", tune()),
+        Stage("dynamic", dynamic(root, of, args)),
     ]
+
+
+def tune():
+    """Measurements of this adapter, weights trained on them, and how good those are. The dataset and the weights are in
+    the archive; a collection that was cut off goes on from what it has."""
+    dataset, weights = ("collect", "dataset.parquet"), ("train", "weights.safetensors")
+    both = {"dataset.parquet": dataset, "weights.safetensors": weights}
+    verb = ["{raglan}", "tune"]
+    collect = [*verb, "collect", "--minutes", "{minutes}", "--out", "dataset.parquet", "--json"]
+    train = [*verb, "train", "dataset.parquet", "--out", "weights.safetensors", "--json"]
+    evaluate = [*verb, "evaluate", "--dataset", "dataset.parquet", "--weights", "weights.safetensors"]
+    return [
+        Step("collect", collect, 330, takes={"dataset.parquet": dataset}),
+        Step("train", train, 80, takes={"dataset.parquet": dataset}),
+        Step("evaluate", [*evaluate, "--plot-dir", ".", "--json"], 60, takes=both),
+    ]
+
+
+def dynamic(root, of, args):
+    """Products and attention over dynamic shapes: raglan's schedules, and the peers' runtimes."""
+    shapes = os.path.join(root, "tools", "peers", of["shapes"])
+    options = ["--modes", "default,predict,exhaustive", "--output", "json", "--max-seconds", "{seconds}"]
+    ours = ["{raglan}", "bench", "shapes", "--shapes", shapes, *options]
+
+    def peer(name, seconds, missing=None):
+        script = os.path.join(root, "tools", "peers", "dynamic_peer.py")
+        command = [args.python, script, name, "--shapes", shapes, "--max-seconds", "{seconds}"]
+        return Step(name, command, seconds, missing)
+
+    no_onnx = None if has_modules(args.python, "onnxruntime", "onnx") else "that Python has no onnxruntime with onnx"
+    return [Step("ours", ours, 250), peer("torch", 120), peer("onnxruntime", 60, no_onnx)]
+
+
+def has_modules(python, *names):
+    """Whether that Python could import them all."""
+    script = f"import importlib.util as of; exit(any(of.find_spec(name) is None for name in {names!r}))"
+    try:
+        return subprocess.run([python, "-c", script], stderr=subprocess.DEVNULL, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def llama(root, raglan, of, args, weights):

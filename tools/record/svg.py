@@ -1,5 +1,7 @@
-"""Two plots as SVG text: lines over an axis that begins at zero, and bars of a share of a limit."""
+"""Three plots as SVG text: lines over an axis that begins at zero, bars of a share of a limit, and ratios in order over a
+logarithmic axis."""
 
+import math
 from html import escape
 
 COLOURS = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df", "#9a6700", "#57606a"]
@@ -56,6 +58,44 @@ def bars(title, rows):
         out += [box(left + first, y, second, GREY), text(left + first + second + 6, y + 12, f"{share:.2f}")]
     out.append(path(f"M{left + wide:.1f} {top - 6}v{step * len(rows) + 6}", GREY, 'stroke-dasharray="4 3"'))
     out.append(text(left + wide, top - 10, "the limit", "middle"))
+    return "\n".join(out) + "\n</svg>\n"
+
+
+def ordered(title, y_name, panels):
+    """`panels`: (name, [(label, ratios, dashed)…]) each, beside each other. Every line is its ratios from the least to
+    the most over an axis from 0 to 1 of them; dashed ones have the colour of the solid one before. None where there is no
+    ratio."""
+    panels = [(name, series) for name, series in panels if any(ratios for _, ratios, _ in series)]
+    if not panels:
+        return None
+    every = [ratio for _, series in panels for _, ratios, _ in series for ratio in ratios]
+    least, most = min([*every, 1.0]), max([*every, 1.0])
+    low, high = math.floor(math.log2(least)), max(math.ceil(math.log2(most)), math.floor(math.log2(least)) + 1)
+    top, bottom, wide = 70, 420, (WIDTH - 60) / len(panels)
+    labels = list(dict.fromkeys((label, dashed) for _, series in panels for label, _, dashed in series))
+    out = [head(480 + 20 * ((len(labels) + 1) // 2), title), text(20, 46, y_name)]
+    at_y = lambda ratio: bottom - (bottom - top) * (math.log2(ratio) - low) / (high - low)
+    colours, solid = {}, -1
+    for label, dashed in labels:
+        solid += 0 if dashed and solid >= 0 else 1
+        more = 'stroke-width="2"' + (' stroke-dasharray="6 4"' if dashed else "")
+        colours[label, dashed] = (COLOURS[solid % len(COLOURS)], more)
+    for index, (name, series) in enumerate(panels):
+        left, right = 60 + wide * index, 60 + wide * (index + 1) - 30
+        for power in range(low, high + 1):
+            y = at_y(2.0**power)
+            out += [path(f"M{left:.1f} {y:.1f}H{right:.1f}", GREY if power == 0 else PALE)]
+            out += [text(left - 6, y + 4, f"{2.0**power:g}", "end")] if high - low < 12 or power % 2 == 0 else []
+        for fifth in range(6):
+            out.append(text(left + (right - left) * fifth / 5, bottom + 20, f"{fifth / 5:g}", "middle"))
+        out.append(text((left + right) / 2, bottom + 42, f"{name}: share of the shapes", "middle"))
+        for label, ratios, dashed in series:
+            share = lambda place, of=len(ratios): left + (right - left) * (place + 0.5) / of
+            placed = [(share(place), at_y(ratio)) for place, ratio in enumerate(sorted(ratios))]
+            out += [path("M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in placed), *colours[label, dashed])] if placed else []
+    for index, key in enumerate(labels):
+        x, y = 70 + (index % 2) * 390, 484 + 20 * (index // 2)
+        out += [path(f"M{x} {y - 4}h24", *colours[key]), text(x + 30, y, key[0])]
     return "\n".join(out) + "\n</svg>\n"
 
 

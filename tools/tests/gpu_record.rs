@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// Answers as raglan does, tells `calls` what it was asked, fails at `kernels` while `broken` is there, fails some rows
-/// of a model while `partly` is there, and hangs at a prompt.
+/// of a model while `partly` is there, and hangs at a prompt, and at collecting while `slow` is there. A dataset is as many
+/// lines as it was collected in calls; weights are the dataset's lines behind another.
 const STAND_IN: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo "$*" >> "$here/calls"
@@ -26,6 +27,22 @@ case "$*" in
         echo '{"rows":[{"test":"tg8","ms":1.5},{"test":"tg9","error":"no room"}]}'
         if [ -e "$here/partly" ]; then echo "1 of 2 rows have no numbers" >&2; exit 1; fi ;;
     *"--prompt 2048"*) sleep 100 & wait ;;
+    "tune collect"*)
+        echo measured >> dataset.parquet
+        if [ -e "$here/slow" ]; then sleep 100 & wait; fi
+        echo '{"shapes":1}' ;;
+    "tune train"*) (echo weights; cat dataset.parquet) > weights.safetensors; echo '{"seed":1}' ;;
+    "tune evaluate"*)
+        echo '<svg>regret</svg>' > tune-regret.svg
+        echo '{"adapter_type":"stand-in-gpu-32","geometric_mean":0.9931,"p5":0.97,"shapes":[{"share":1}],'
+        echo '"methods":{"model":{"geometric_mean":0.9931},"rules":{"geometric_mean":0.8123}}}' ;;
+    "bench shapes"*)
+        echo '{"is_software":true,"rows":['
+        for shape in 1 2 3; do
+            echo '{"op":"linear","shape":"rows='$shape'","tuner":"default","us":4.0},'
+            echo '{"op":"linear","shape":"rows='$shape'","tuner":"predict","us":2.0},'
+        done
+        echo '{"op":"linear","shape":"rows=1","tuner":"exhaustive","us":1.0}]}' ;;
     *) echo '{"rows":[{"test":"tg8","ms":1.5}]}' ;;
 esac
 "#;
@@ -177,17 +194,79 @@ fn a_command_that_hangs_is_ended_at_the_limit_and_so_is_what_it_started() {
 }
 
 #[test]
-fn all_stages_leave_at_most_eight_files_and_a_run_ends_when_it_was_told_to() {
+fn every_stage_leaves_one_file_and_a_run_ends_when_it_was_told_to() {
     let rig = Rig::new();
     let done = rig.run(&["--total-seconds", "6", "--stage-seconds", "3", "--python", "/bin/false"]);
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
     let files: Vec<_> = fs::read_dir(rig.path("out")).unwrap().map(|entry| entry.unwrap()).collect();
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 10, "{files:?}");
     assert!(files.iter().all(|file| file.metadata().unwrap().len() < 16 << 20));
     let (record, _) = rig.report();
     let stages = record["stages"].as_array().unwrap();
     let llama = &stages.iter().find(|stage| stage["stage"] == "peer-llama").unwrap()["steps"][0];
     assert_eq!(llama["ended"], "skipped", "no libraries were given: {llama}");
+}
+
+#[test]
+fn a_collection_that_was_cut_off_goes_on_and_what_was_made_of_it_is_made_again() {
+    let rig = Rig::new();
+    fs::write(rig.path("slow"), "").unwrap();
+    assert_eq!(rig.run(&["tune", "--stage-seconds", "4"]).status.code(), Some(1));
+    fs::remove_file(rig.path("slow")).unwrap();
+    rig.calls();
+    let second = rig.run(&["tune"]);
+    assert!(second.status.success(), "{}", said(&second));
+    let verbs: Vec<_> = rig.calls().iter().map(|call| call.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(verbs, ["collect", "train", "evaluate"]);
+    assert!(rig.run(&["tune"]).status.success());
+    assert!(rig.calls().is_empty(), "all is done");
+
+    let (out, results, data) = (rig.path("out"), rig.path("results"), rig.path("data"));
+    let [out, results_path, data_path] = [&out, &results, &data].map(|path| path.to_str().unwrap());
+    let done = rig.run(&["report", out, "--results", results_path, "--data", data_path]);
+    assert!(done.status.success(), "{}", said(&done));
+    let kept = |name| fs::read_to_string(data.join("stand-in-gpu-32").join(name)).unwrap();
+    assert_eq!(kept("dataset.parquet"), "measured\nmeasured\n", "it went on from what was cut off");
+    assert_eq!(kept("weights.safetensors"), "weights\nmeasured\nmeasured\n");
+    let (record, page) = rig.report();
+    let steps = record["stages"][0]["steps"].as_array().unwrap();
+    assert_eq!((&steps[2]["result"]["geometric_mean"], &steps[2]["result"]["shapes"]), (&0.9931.into(), &Value::Null));
+    for text in ["-tune-regret.svg", "| model | 0.9931 |", "| rules | 0.8123 |"] {
+        assert!(page.contains(text), "{text} in {page}");
+    }
+}
+
+#[test]
+fn dynamic_shapes_are_a_table_of_ratios_and_a_plot() {
+    let rig = Rig::new();
+    let peer = r#"#!/bin/sh
+case "$*" in
+    -c*) exit 1 ;;
+    *"dynamic_peer.py torch"*)
+        echo '{"peer":"PyTorch","device":"CPU","rows":[{"op":"linear","shape":"rows=1","runtime":"eager","us":3.0},'
+        echo '{"op":"linear","shape":"rows=2","runtime":"eager","us":12.0}]}' ;;
+esac
+"#;
+    fs::write(rig.path("python"), peer).unwrap();
+    fs::set_permissions(rig.path("python"), fs::Permissions::from_mode(0o755)).unwrap();
+    let done = rig.run(&["dynamic", "--python", rig.path("python").to_str().unwrap()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let (record, page) = rig.report();
+    assert_eq!(record["stages"][0]["steps"][2]["ended"], "skipped", "that Python has no ONNX Runtime");
+    // 3 / 2 and 12 / 2 of what is predicted, 3 / 4 and 12 / 4 of the default.
+    assert!(page.contains("| matmul | eager | 2 | 1.500 | 3.000 | 3.000 | 100% |"), "{page}");
+    assert!(page.contains("| matmul | raglan, predict | 1 | 2.000 |"), "{page}");
+    assert!(page.contains("-dynamic.svg"), "{page}");
+}
+
+#[test]
+fn the_dynamic_shapes_are_what_their_seed_makes() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/dynamic_shapes.py");
+    let done = Command::new("python3").arg(&script).arg("--check").output().expect("python3 runs");
+    assert!(done.status.success(), "{}", said(&done));
+    let text = fs::read(script.with_file_name("dynamic.json")).unwrap();
+    let shapes = serde_json::from_slice::<Value>(&text).unwrap()["shapes"].as_array().unwrap().len();
+    assert!(shapes >= 200, "{shapes}");
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Row {
     pub times_us: Vec<f32>,
     /// Why it has no time that counts: it did not compile, or its outputs were wrong.
     pub failure: Option<String>,
+    /// Whether it is what the runtime's hand-written rules choose for the shape.
+    pub by_rules: bool,
 }
 
 impl Row {
@@ -133,6 +135,17 @@ impl Dataset {
     /// `Dataset`: see [`Dataset::to_bytes`].
     pub fn sha256(&self) -> Result<String, Error> {
         Ok(sha256_hex(&self.to_bytes()?))
+    }
+
+    /// What the runtime's hand-written rules choose for its shapes, as [`crate::evaluate()`] asks it; nothing for a shape whose
+    /// rules are not known.
+    pub fn rules(&self) -> impl Fn(&str, &[f32]) -> Option<Candidate> + '_ {
+        let bits = |shape: &[f32]| shape.iter().map(|number| number.to_bits()).collect::<Vec<u32>>();
+        let mut known: BTreeMap<(&str, Vec<u32>), &Candidate> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.by_rules) {
+            known.insert((&row.space, bits(&row.shape)), &row.candidate);
+        }
+        move |space, shape| known.get(&(space, bits(shape))).map(|&candidate| candidate.clone())
     }
 
     /// The space of a name.

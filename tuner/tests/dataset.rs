@@ -36,6 +36,7 @@ fn dataset(count: usize) -> Dataset {
                 cost,
                 times_us: vec![x + 1.5, 2.0, 3.0, 4.0],
                 failure: None,
+                by_rules: at % 2 == 0,
             },
             odd => Row {
                 space: "linear".to_owned(),
@@ -44,6 +45,7 @@ fn dataset(count: usize) -> Dataset {
                 cost,
                 times_us: if odd == 1 { vec![] } else { vec![0.1] },
                 failure: (odd == 1).then(|| "wrong outputs: ∞".to_owned()),
+                by_rules: false,
             },
         }
     });

@@ -1,8 +1,8 @@
 //! `coop.wgsl`: attention of many query rows by cooperative matrices.
 
-use super::{AttentionItem, AttentionParams, HEAD_STRIDES};
+use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
-use crate::{GpuStruct, PartKind};
+use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// How far the maximum that weights are relative to may lag behind, in units of log2.
 pub const LAG: f64 = 8.0;
@@ -41,17 +41,27 @@ pub static KERNEL: Kernel = Kernel {
             return false;
         }
         let rows = subgroups * side;
-        let bytes = 2 * keys.max(rows) * (head_stride + 8) + 4 * rows * (keys + 4) + 2 * rows * (keys + 8) + 16;
         lanes == subgroups * subgroup_lanes
             && lanes <= limits.max_workgroup_lanes
             && subgroup_lanes.is_multiple_of(side)
             && keys >= subgroup_lanes / side
-            && bytes <= limits.max_workgroup_bytes
+            && workgroup_bytes(schedule, side) <= limits.max_workgroup_bytes
             && head_stride == shape[2]
             && shape[0] <= limits.max_workgroups
             && shape[1].div_ceil(rows) <= limits.max_workgroups
     },
 };
+
+fn workgroup_bytes(schedule: &Schedule, side: u32) -> u32 {
+    let [_, subgroups, keys, head_stride] = schedule.values[..] else { panic!("a schedule of {}", KERNEL.name) };
+    let rows = subgroups * side;
+    2 * keys.max(rows) * (head_stride + 8) + 4 * rows * (keys + 4) + 2 * rows * (keys + 8) + 16
+}
+
+/// What a dispatch does on an adapter whose matrices have such a side, with the merge behind it.
+pub fn cost(work: &RaggedWork, schedule: &Schedule, coop_side: u32) -> DispatchCost {
+    work.cost(packed_rows(schedule, coop_side), workgroup_bytes(schedule, coop_side))
+}
 
 /// Packed rows to a workgroup, by the side of the adapter's matrices.
 pub fn packed_rows(schedule: &Schedule, coop_side: u32) -> u32 {

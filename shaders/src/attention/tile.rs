@@ -1,8 +1,8 @@
 //! `tile.wgsl`: attention of many query rows.
 
-use super::{AttentionItem, AttentionParams, HEAD_STRIDES};
+use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
-use crate::{GpuStruct, PartKind};
+use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / [`packed_rows`] × kv heads.
 ///
@@ -35,22 +35,32 @@ pub static KERNEL: Kernel = Kernel {
     ],
     dims: &["items", "packed_rows", "head_stride"],
     legal: |limits, shape, schedule| {
-        let [lanes, team, rows, keys, stage, head_stride] = schedule.values[..] else { return false };
-        // Those of f32 keys and values, and of a team without subgroups.
-        let bytes =
-            2 * (4 * stage * head_stride + 16) + if team > 1 { 4 * lanes * rows * keys } else { 4 * lanes * keys };
+        let [lanes, team, rows, _, stage, head_stride] = schedule.values[..] else { return false };
         // One lane a row is for adapters without a use for workgroup memory.
         let form = if team == 1 { rows == 1 && stage == 0 } else { lanes >= 64 && stage > 0 };
         form && lanes <= limits.max_workgroup_lanes
             && (!limits.subgroups || team <= limits.min_subgroup_lanes)
             && (head_stride / 4).is_multiple_of(team)
             && (rows == 1 || 2 * rows * head_stride / team <= 128)
-            && bytes <= limits.max_workgroup_bytes
+            && workgroup_bytes(schedule) <= limits.max_workgroup_bytes
             && head_stride == shape[2]
             && shape[0] <= limits.max_workgroups
             && shape[1].div_ceil(packed_rows(schedule)) <= limits.max_workgroups
     },
 };
+
+/// Those of f32 keys and values, and of a team without subgroups.
+fn workgroup_bytes(schedule: &Schedule) -> u32 {
+    let [lanes, team, rows, keys, stage, head_stride] = schedule.values[..] else {
+        panic!("a schedule of {}", KERNEL.name)
+    };
+    2 * (4 * stage * head_stride + 16) + if team > 1 { 4 * lanes * rows * keys } else { 4 * lanes * keys }
+}
+
+/// What a dispatch does, with the merge behind it.
+pub fn cost(work: &RaggedWork, schedule: &Schedule) -> DispatchCost {
+    work.cost(packed_rows(schedule), workgroup_bytes(schedule))
+}
 
 /// Packed rows to a workgroup.
 pub fn packed_rows(schedule: &Schedule) -> u32 {

@@ -1,8 +1,8 @@
 //! `vector.wgsl`: attention of few query rows.
 
-use super::{AttentionItem, AttentionParams, HEAD_STRIDES};
-use crate::kernel::{Access, AdapterLimits, Kernel, Tunable};
-use crate::{GpuStruct, PartKind};
+use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
+use crate::kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable};
+use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// The most packed rows to a workgroup.
 pub const MOST_ROWS: u32 = 8;
@@ -53,6 +53,12 @@ pub static KERNEL: Kernel = Kernel {
 pub fn registers(team: u32, rows: u32, keys: u32, head_stride: u32) -> u32 {
     let columns = 8 * (head_stride / 8).div_ceil(team);
     2 * rows * columns + keys * columns + rows * keys + 2 * rows + 16
+}
+
+/// What a dispatch does on such an adapter, with the merge behind it.
+pub fn cost(work: &RaggedWork, schedule: &Schedule, limits: &AdapterLimits) -> DispatchCost {
+    let [lanes, team, rows, keys, head_stride] = schedule.values[..] else { panic!("a schedule of {}", KERNEL.name) };
+    work.cost(rows, workgroup_bytes(limits, lanes, [team, rows, keys, head_stride]))
 }
 
 fn workgroup_bytes(limits: &AdapterLimits, lanes: u32, [team, rows, keys, head_stride]: [u32; 4]) -> u32 {

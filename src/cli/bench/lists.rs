@@ -7,7 +7,7 @@ const MOST: usize = 1 << 30;
 
 /// `512,2048`
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Numbers(pub(super) Vec<usize>);
+pub(in crate::cli) struct Numbers(pub(in crate::cli) Vec<usize>);
 
 impl FromStr for Numbers {
     type Err = String;
@@ -22,7 +22,7 @@ impl FromStr for Numbers {
 ///
 /// # Errors
 /// What was met and what was wanted.
-pub(super) fn mix(text: &str) -> Result<Numbers, String> {
+pub(in crate::cli) fn mix(text: &str) -> Result<Numbers, String> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
         let (length, times) = part.trim().split_once('x').unwrap_or((part.trim(), "1"));

@@ -332,6 +332,7 @@ impl Worker {
             (stats.capacity, stats.free_slots) = (stepper.capacity(), stepper.free_slots());
             stats.preemptions = self.past.0 + scheduler.preemptions;
             stats.swaps = self.past.1 + scheduler.swaps;
+            stats.tuner = stepper.tuner_stats();
         }
         *self.shared.stats.lock() = *stats;
     }

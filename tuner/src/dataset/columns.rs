@@ -1,6 +1,6 @@
 //! A dataset as Parquet: one row a measurement, the header as JSON in the file's key-value metadata.
 //!
-//! Columns, all required: `space`, `candidate`, `failure` (empty where there is none) as UTF-8; `shape_NAME` for each dim of
+//! Columns, all required: `space`, `candidate`, `failure` (empty where there is none) as UTF-8; `by_rules`; `shape_NAME` for each dim of
 //! any space, f32, NaN where the row's space has no such dim; `cost_bytes`, `cost_flops`, `cost_workgroups` and
 //! `cost_workgroup_bytes`, f64; `us_0`, `us_1`, …, f32, NaN where the round was not measured. Pages are not compressed, so
 //! that no size in a file makes a reader allocate.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
 use parquet::column::reader::get_typed_column_reader;
-use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, DoubleType, FloatType};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -98,6 +98,7 @@ pub(super) fn write(dataset: &Dataset) -> Result<Vec<u8>, String> {
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| text(&row.space)))?;
         column::<ByteArrayType>(&mut group, rows.iter().map(|row| texts[&row.candidate].clone()))?;
         column::<ByteArrayType>(&mut group, rows.iter().map(failure))?;
+        column::<BoolType>(&mut group, rows.iter().map(|row| row.by_rules))?;
         for place in 0..names.len() {
             column::<FloatType>(&mut group, rows.iter().map(|row| number(row, place)))?;
         }
@@ -125,6 +126,7 @@ fn schema(dims: &BTreeSet<&str>, rounds: usize) -> parquet::errors::Result<TypeP
     for name in ["space", "candidate", "failure"] {
         fields.push(leaf(name, Physical::BYTE_ARRAY)?);
     }
+    fields.push(leaf("by_rules", Physical::BOOLEAN)?);
     for name in dims {
         fields.push(leaf(&format!("shape_{name}"), Physical::FLOAT)?);
     }
@@ -186,6 +188,7 @@ fn read_columns(bytes: Bytes) -> Result<Dataset, String> {
     let count = candidates.len();
     let spaces = columns.of_len(columns.texts("space")?, count)?;
     let failures = columns.of_len(columns.texts("failure")?, count)?;
+    let by_rules = columns.of_len(columns.values::<BoolType>("by_rules")?, count)?;
     let names: Vec<String> = dims(&header).iter().map(|name| format!("shape_{name}")).collect();
     let numbers: Vec<Vec<f32>> =
         names.iter().map(|name| columns.of_len(columns.values::<FloatType>(name)?, count)).collect::<Result<_, _>>()?;
@@ -225,7 +228,8 @@ fn read_columns(bytes: Bytes) -> Result<Dataset, String> {
         let [bytes, flops, workgroups, workgroup_bytes] = [0, 1, 2, 3].map(|which| costs[which][at]);
         let cost = Cost { bytes, flops, workgroups, workgroup_bytes };
         let failure = Some(text(&failures[at])?).filter(|words| !words.is_empty()).map(str::to_owned);
-        rows.push(Row { space: space.to_owned(), shape, candidate, cost, times_us, failure });
+        let by_rules = by_rules[at];
+        rows.push(Row { space: space.to_owned(), shape, candidate, cost, times_us, failure, by_rules });
     }
     Ok(Dataset { header, rows })
 }

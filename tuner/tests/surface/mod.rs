@@ -133,6 +133,7 @@ pub(crate) fn dataset(count: usize, noise: f64, seed: u64) -> Dataset {
                 cost,
                 times_us,
                 failure: None,
+                by_rules: false,
             });
         }
     }

@@ -1,0 +1,238 @@
+//! Which weights an adapter gets: the user's, those in the program, or the nearest that may serve.
+
+use super::tuner::Level;
+use super::{all_spaces, kernel_hash, spaces};
+use crate::cost::AdapterClass;
+use raglan_tuner::{MOST_CANDIDATES, Model, Weights};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is in the program, by adapter type: files of `tuner/data/`.
+const SHIPPED: &[(&str, &[u8])] = &[];
+
+/// The name of a file of weights, in the folder of its adapter type.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// The largest file that is read as weights: those of 4 × 48 candidates take a few hundred KiB.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// An adapter, as far as weights are chosen by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterKey {
+    /// As [`super::adapter_type`] says.
+    pub adapter_type: String,
+    /// The driver's name and version.
+    pub driver: String,
+    /// Its class.
+    pub class: AdapterClass,
+}
+
+/// Which weights a model is of.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Origin {
+    /// The file, or what stands for it.
+    pub name: String,
+    /// What was measured.
+    pub adapter: String,
+    /// When.
+    pub date: String,
+    /// What an evaluation found, as whoever made them noted it.
+    pub scores: serde_json::Value,
+}
+
+/// What was found for the spaces.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    models: BTreeMap<&'static str, (Arc<Model>, Level)>,
+    origins: BTreeMap<&'static str, Origin>,
+    /// What a user should know of it.
+    pub notes: Vec<String>,
+    /// What went wrong on the way.
+    pub warnings: Vec<String>,
+}
+
+impl Found {
+    /// The model of a space.
+    pub fn model(&self, space: &str) -> Option<&Model> {
+        self.models.get(space).map(|(model, _)| &**model)
+    }
+
+    /// How far it is to be trusted.
+    pub fn level(&self, space: &str) -> Level {
+        self.models.get(space).map_or(Level::Defaults, |(_, level)| *level)
+    }
+
+    /// Which weights it is of.
+    pub fn origin(&self, space: &str) -> Option<&Origin> {
+        self.origins.get(space)
+    }
+
+    pub(super) fn remove(&mut self, space: &str) {
+        self.models.remove(space);
+    }
+}
+
+/// Weights and where they came from.
+struct Source {
+    name: String,
+    weights: Weights,
+}
+
+/// What serves an adapter: weights of its type, the user's under `dir` before those in the program; then those of the nearest
+/// type of its class and vendor; where their kernels have changed since, their constants alone. What a file says wrong is told
+/// and passed over.
+pub fn find(key: &AdapterKey, dir: Option<&Path>) -> Found {
+    let mut found = Found::default();
+    let own = sources(key, dir, &mut found.warnings);
+    serve(key, &own, &mut found);
+    found
+}
+
+/// The weights of an adapter type itself, and their name: the user's under `dir`, or those in the program.
+///
+/// # Errors
+/// If they are none: a user's that are broken are not passed over.
+pub fn own(adapter_type: &str, dir: &Path) -> Result<Option<(String, Weights)>, raglan_tuner::Error> {
+    let path = dir.join(adapter_type).join(WEIGHTS_FILE);
+    if path.is_file() {
+        return Ok(Some((path.display().to_string(), Weights::read(&path)?)));
+    }
+    let shipped = SHIPPED.iter().find(|(name, _)| *name == adapter_type);
+    shipped
+        .map(|(name, bytes)| (format!("{name}, in the program"), bytes))
+        .map_or(Ok(None), |(name, bytes)| Weights::from_bytes(&name, bytes).map(|weights| Some((name, weights))))
+}
+
+fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
+    for space in all_spaces() {
+        let name = spaces::ALL.into_iter().find(|name| *name == space.name).expect("every space is listed");
+        let hash = kernel_hash(name);
+        let fits = |source: &Source| -> Option<(Level, Model)> {
+            let model = source.weights.model(name)?;
+            if model.space() != space || model.candidates().is_empty() || model.candidates().len() > MOST_CANDIDATES {
+                return None;
+            }
+            let is_own = source.weights.adapter_type == key.adapter_type;
+            let is_current = source.weights.kernel_hashes.get(name) == Some(&hash);
+            Some(match (is_own, is_current) {
+                (true, true) if source.weights.driver == key.driver => (Level::Exact, model.clone()),
+                (true, true) => (Level::OtherDriver, model.clone()),
+                (false, true) => (Level::Nearest, model.clone()),
+                (_, false) => (Level::Analytical, model.without_mlp()),
+            })
+        };
+        let fitting = sources.iter().filter_map(|source| fits(source).map(|(level, model)| (level, source, model)));
+        // Of equals the first: sources come nearest first.
+        let Some((level, source, model)) = fitting.min_by_key(|(level, ..)| *level) else { continue };
+        if level != Level::Exact {
+            found.notes.push(format!("{name}: {level} ({})", source.name));
+        }
+        let Weights { adapter, date, scores, .. } = &source.weights;
+        let (adapter, date, scores) = (adapter.clone(), date.clone(), scores.clone());
+        found.origins.insert(name, Origin { name: source.name.clone(), adapter, date, scores });
+        found.models.insert(name, (Arc::new(model), level));
+    }
+}
+
+/// All weights that may serve: the user's of this type, the program's of this type, then others of the same class and vendor, the
+/// nearest name first.
+fn sources(key: &AdapterKey, dir: Option<&Path>, warnings: &mut Vec<String>) -> Vec<Source> {
+    let mut sources = Vec::new();
+    let mut add = |name: String, adapter_type: &str, weights: Result<Weights, raglan_tuner::Error>| match weights {
+        Ok(weights) if weights.adapter_type == adapter_type => sources.push(Source { name, weights }),
+        Ok(weights) => {
+            warnings.push(format!("{name}: weights of {:?} under the name of {adapter_type}", weights.adapter_type))
+        }
+        Err(error) => warnings.push(format!("{error}; it is passed over, `raglan tune` makes it anew")),
+    };
+    for adapter_type in installed(key, dir) {
+        let path = dir.map(|dir| dir.join(&adapter_type).join(WEIGHTS_FILE)).unwrap_or_default();
+        let name = path.display().to_string();
+        match std::fs::metadata(&path) {
+            Ok(file) if file.len() <= MOST_BYTES => add(name, &adapter_type, Weights::read(&path)),
+            Ok(file) => {
+                let message = format!("{} bytes, more than {MOST_BYTES}", file.len());
+                add(name.clone(), &adapter_type, Err(raglan_tuner::Error::Weights { name, message }));
+            }
+            Err(_) => {}
+        }
+    }
+    for (adapter_type, bytes) in SHIPPED.iter().filter(|(name, _)| may_serve(key, name)) {
+        let name = format!("{adapter_type}, in the program");
+        let weights = Weights::from_bytes(&name, bytes);
+        add(name, adapter_type, weights);
+    }
+    sources.sort_by_key(|source| std::cmp::Reverse(nearness(&key.adapter_type, &source.weights.adapter_type)));
+    sources
+}
+
+/// The folders of adapter types under `dir` that may serve.
+fn installed(key: &AdapterKey, dir: Option<&Path>) -> Vec<String> {
+    let entries = dir.and_then(|dir| std::fs::read_dir(dir).ok());
+    let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| may_serve(key, name)).collect();
+    names.sort();
+    names
+}
+
+/// Whether weights of `other` may serve: those of a software adapter never serve hardware, nor another vendor's.
+fn may_serve(key: &AdapterKey, other: &str) -> bool {
+    let vendor = |name: &str| name.split('-').next().map(str::to_owned);
+    let is_software =
+        |name: &str| ["llvmpipe", "lavapipe", "swiftshader", "softpipe"].iter().any(|word| name.contains(word));
+    other == key.adapter_type
+        || vendor(other) == vendor(&key.adapter_type)
+            && is_software(other) == (key.class == AdapterClass::Software)
+            && is_software(other) == is_software(&key.adapter_type)
+}
+
+/// How alike two types are: the same, then lanes of a subgroup, then how far their names are the same.
+fn nearness(own: &str, other: &str) -> (bool, bool, usize) {
+    let lanes = |name: &str| name.rsplit('-').next().map(str::to_owned);
+    let common = own.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    (own == other, lanes(own) == lanes(other), common)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(adapter_type: &str, class: AdapterClass) -> AdapterKey {
+        AdapterKey { adapter_type: adapter_type.to_owned(), driver: "driver 1".to_owned(), class }
+    }
+
+    #[test]
+    fn software_never_serves_hardware_nor_one_vendor_another() {
+        let h100 = key("nvidia-h100-pcie-32", AdapterClass::Hardware);
+        assert!(may_serve(&h100, "nvidia-h100-pcie-32") && may_serve(&h100, "nvidia-a100-32"));
+        assert!(!may_serve(&h100, "llvmpipe-8") && !may_serve(&h100, "amd-radeon-64"));
+        let lavapipe = key("llvmpipe-8", AdapterClass::Software);
+        assert!(may_serve(&lavapipe, "llvmpipe-4") && !may_serve(&lavapipe, "nvidia-a100-32"));
+        // Even where somebody calls a software adapter by a vendor's name.
+        assert!(!may_serve(&key("nvidia-x-32", AdapterClass::Hardware), "nvidia-llvmpipe-32"));
+    }
+
+    #[test]
+    fn the_nearest_type_is_of_the_same_lanes_and_name() {
+        let own = "nvidia-h100-pcie-32";
+        let mut others = ["nvidia-h100-pcie-64", "nvidia-a100-32", "nvidia-h100-80gb-32", "nvidia-h100-pcie-32"];
+        others.sort_by_key(|other| std::cmp::Reverse(nearness(own, other)));
+        assert_eq!(others, ["nvidia-h100-pcie-32", "nvidia-h100-80gb-32", "nvidia-a100-32", "nvidia-h100-pcie-64"]);
+    }
+
+    #[test]
+    fn a_broken_file_is_told_and_passed_over() {
+        let dir = std::env::temp_dir().join(format!("raglan-tuner-{}", std::process::id()));
+        let folder = dir.join("llvmpipe-8");
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        std::fs::write(folder.join(WEIGHTS_FILE), b"no weights at all").expect("a file can be written");
+        let found = find(&key("llvmpipe-8", AdapterClass::Software), Some(&dir));
+        std::fs::remove_dir_all(&dir).expect("the folder can be removed");
+        assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
+        assert!(found.warnings[0].contains(WEIGHTS_FILE), "{:?}", found.warnings);
+        assert!(spaces::ALL.iter().all(|space| found.level(space) == Level::Defaults));
+        let absent = find(&key("llvmpipe-8", AdapterClass::Software), Some(Path::new("/nowhere")));
+        assert!(absent.warnings.is_empty());
+    }
+}
