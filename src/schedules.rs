@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod linear;
+pub(crate) mod made_up;
 mod narrow;
 mod store;
 mod table;

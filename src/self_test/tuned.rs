@@ -1,6 +1,6 @@
 //! Models whose schedules the tuner chooses, by made-up weights: what is answered, and what is compiled.
 
-use super::made_up::{chance, weights};
+use crate::schedules::made_up::{chance, weights};
 use super::runs::{answer, answers, engine, greedy, options, same};
 use super::{Adapters, SelfTest, test};
 use crate::cost::AdapterClass;

@@ -5,7 +5,7 @@ use crate::plan::tests::check;
 use crate::plan::{AttentionShape, Picked};
 use crate::schedules::{AdapterKey, Found, Terms, attention, linear};
 use crate::segments::Segment;
-use crate::self_test::made_up::{ADAPTER, Time, chance, weights};
+use crate::schedules::made_up::{ADAPTER, Time, chance, weights};
 use raglan_shaders::{AdapterLimits, Part, WeightFormat};
 use raglan_tuner::{Candidate, Cost, Weights};
 use rand::rngs::StdRng;
