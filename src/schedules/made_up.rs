@@ -1,7 +1,8 @@
 //! Weights of the tuner that nothing was measured for: trained on times that a test makes up.
 
 use super::{
-    AttentionChoice, AttentionStats, Form, KvHeads, LinearChoice, LinearShape, Terms, all_spaces, attention, kernel_hash, linear,
+    AttentionChoice, AttentionStats, Form, KvHeads, LinearChoice, LinearShape, Terms, all_spaces, attention,
+    kernel_hash, linear,
 };
 use raglan_shaders::WeightFormat;
 use raglan_tuner::{Candidate, Cost, Dataset, Header, Row, TrainOptions, Weights, train};

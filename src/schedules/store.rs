@@ -28,10 +28,24 @@ pub struct AdapterKey {
     pub class: AdapterClass,
 }
 
+/// Which weights a model is of.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Origin {
+    /// The file, or what stands for it.
+    pub name: String,
+    /// What was measured.
+    pub adapter: String,
+    /// When.
+    pub date: String,
+    /// What an evaluation found, as whoever made them noted it.
+    pub scores: serde_json::Value,
+}
+
 /// What was found for the spaces.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     models: BTreeMap<&'static str, (Arc<Model>, Level)>,
+    origins: BTreeMap<&'static str, Origin>,
     /// What a user should know of it.
     pub notes: Vec<String>,
     /// What went wrong on the way.
@@ -47,6 +61,11 @@ impl Found {
     /// How far it is to be trusted.
     pub fn level(&self, space: &str) -> Level {
         self.models.get(space).map_or(Level::Defaults, |(_, level)| *level)
+    }
+
+    /// Which weights it is of.
+    pub fn origin(&self, space: &str) -> Option<&Origin> {
+        self.origins.get(space)
     }
 
     pub(super) fn remove(&mut self, space: &str) {
@@ -83,6 +102,21 @@ impl Found {
     }
 }
 
+/// The weights of an adapter type itself, and their name: the user's under `dir`, or those in the program.
+///
+/// # Errors
+/// If they are none: a user's that are broken are not passed over.
+pub fn own(adapter_type: &str, dir: &Path) -> Result<Option<(String, Weights)>, raglan_tuner::Error> {
+    let path = dir.join(adapter_type).join(WEIGHTS_FILE);
+    if path.is_file() {
+        return Ok(Some((path.display().to_string(), Weights::read(&path)?)));
+    }
+    let shipped = SHIPPED.iter().find(|(name, _)| *name == adapter_type);
+    shipped
+        .map(|(name, bytes)| (format!("{name}, in the program"), bytes))
+        .map_or(Ok(None), |(name, bytes)| Weights::from_bytes(&name, bytes).map(|weights| Some((name, weights))))
+}
+
 fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
     for space in all_spaces() {
         let name = spaces::ALL.into_iter().find(|name| *name == space.name).expect("every space is listed");
@@ -107,6 +141,9 @@ fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
         if level != Level::Exact {
             found.notes.push(format!("{name}: {level} ({})", source.name));
         }
+        let Weights { adapter, date, scores, .. } = &source.weights;
+        let (adapter, date, scores) = (adapter.clone(), date.clone(), scores.clone());
+        found.origins.insert(name, Origin { name: source.name.clone(), adapter, date, scores });
         found.models.insert(name, (Arc::new(model), level));
     }
 }

@@ -69,7 +69,11 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, f64, f64);
 /// If there is no such space, the file cannot be read or written, or the adapter is lost before anything was measured.
 pub fn collect(gpu: &Gpu, options: &Options, stop: &AtomicBool, progress: Progress<'_>) -> Result<Dataset, Error> {
     let mut collector = Collector::new(gpu, options, stop, progress)?;
-    collector.run()?;
+    match collector.run() {
+        Err(error) if collector.dataset.rows.iter().all(is_empty) => return Err(error),
+        Err(error) => log::warn!("the collection ends here: {error}"),
+        Ok(()) => {}
+    }
     collector.end()
 }
 
@@ -83,6 +87,8 @@ struct Course {
     shape_s: f64,
     /// Candidates of every shape, once the pilot has found them.
     portfolio: Option<Vec<Candidate>>,
+    /// The pilot's shapes.
+    pilot: Vec<Vec<f32>>,
     /// The next shape's number.
     next: usize,
     /// Shapes that are done.
@@ -175,6 +181,7 @@ impl<'a> Collector<'a> {
             spent_s: 0.0,
             shape_s: 0.0,
             portfolio: None,
+            pilot: Vec::new(),
             next: 0,
             shapes: 0,
         });
@@ -257,7 +264,7 @@ impl<'a> Collector<'a> {
             for row in self.dataset.rows.iter().filter(|row| row.space == course.space.name && row.failure.is_none()) {
                 let is_kept = course.portfolio.as_ref().is_some_and(|kept| kept.contains(&row.candidate));
                 let least = match split(course.space, &row.shape) {
-                    Split::Train if is_kept => 2,
+                    Split::Train if is_kept => 2 - usize::from(course.pilot.contains(&row.shape)),
                     Split::Train => 0,
                     Split::NewM | Split::NewNk => 6,
                 };

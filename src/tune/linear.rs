@@ -48,7 +48,7 @@ impl LinearProblem {
         let LinearShape { rows, cols, inner, format, normed, gated } = shape;
         let stride = inner.next_multiple_of(BLOCK);
         let matrix_bytes = (cols * format.gpu_row_bytes(inner)) as u64;
-        let copies = (bytes / matrix_bytes.max(1)).clamp(2, MOST_COPIES) as u32;
+        let copies = bytes.div_ceil(matrix_bytes.max(1)).clamp(1, MOST_COPIES) as u32;
         let weights = (0..copies)
             .map(|copy| {
                 let buffer = rig.random("measured weights", (format, cols, inner), None, copy + 1)?;

@@ -27,8 +27,8 @@ pub(super) const KV_EXPONENT: i32 = -4;
 /// What stands where a candidate must write: NaN in f32, and in f16.
 const POISON: u8 = 0xff;
 
-/// A window so many times as long as it must be is not repeated.
-const LONG_WINDOWS: f64 = 10.0;
+/// Windows that are together so many times as long as one must be are enough, however few.
+const LONG_WINDOWS: f64 = 4.0;
 
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;
@@ -130,7 +130,8 @@ impl Rig {
         let window_us = self.clock.window_us();
         let repeats_for = |us: f64| ((1.1 * window_us / us.max(1e-3)).ceil() as usize).clamp(1, MOST_REPEATS);
         let (mut repeats, mut windows, mut least, mut turn) = (repeats_for(about_us), 0, f64::INFINITY, 0);
-        while windows < self.clock.windows() {
+        let mut spent_us = 0.0;
+        while windows < self.clock.windows() && spent_us < LONG_WINDOWS * window_us {
             let mut recorder = self.gpu.begin_step(&self.ring);
             self.clock.start(&mut recorder);
             let mut ops = Ops { recorder, kernels: &self.kernels, plan: &self.no_plan };
@@ -142,8 +143,7 @@ impl Rig {
                 continue;
             }
             least = least.min(us / repeats as f64);
-            // What is long is long enough.
-            windows += if us > LONG_WINDOWS * window_us { self.clock.windows() } else { 1 };
+            (windows, spent_us) = (windows + 1, spent_us + us);
         }
         Ok(least)
     }
@@ -217,10 +217,15 @@ impl Rig {
         if self.is_f16() { WeightFormat::F16 } else { WeightFormat::F32 }
     }
 
-    /// Bytes of what a measurement reads, so that no cache holds it.
+    /// Bytes of what a measurement reads, so that no cache holds it; a small part of the adapter's memory, since a block of shapes
+    /// is there at once.
     pub(super) fn rotated_bytes(&self) -> u64 {
         let fits = self.gpu.limits().max_binding_bytes;
-        if self.gpu.is_software() { fits.min(16 << 20) } else { fits.min(256 << 20) }
+        if self.gpu.is_software() {
+            return fits.min(16 << 20);
+        }
+        let memory = self.gpu.summary().memory.map_or(8 << 30, |memory| memory.available_bytes());
+        fits.min((memory / 64).clamp(64 << 20, 256 << 20))
     }
 }
 

@@ -54,8 +54,8 @@ impl Extent {
             most_weights: 2.5e6,
             most_matrix_bytes: max_binding_bytes as f64,
             most_products: 48e6,
-            most_kv_bytes: 12e6,
-            most_scores: 4e5,
+            most_kv_bytes: 8e6,
+            most_scores: 1.5e5,
             most_sequences: 32,
             head_strides: vec![64, 128],
             element_bytes,
@@ -66,8 +66,8 @@ impl Extent {
     pub fn hardware(element_bytes: usize, max_binding_bytes: u64) -> Extent {
         Extent {
             formats: WeightFormat::ALL.into(),
-            most_weights: 1.2e9,
-            most_matrix_bytes: max_binding_bytes.min(2 << 30) as f64,
+            most_weights: 3e8,
+            most_matrix_bytes: max_binding_bytes.min(512 << 20) as f64,
             most_products: 1.5e11,
             most_kv_bytes: (max_binding_bytes.min(1 << 30)) as f64,
             most_scores: 2e9,

@@ -66,6 +66,7 @@ KERNEL = [
     "drain_us",
     "error",
 ]
+DYNAMIC = ["op", "shape", "tuner", "runtime", "candidate", "us", "us_min", "us_max", "captured", "error"]
 
 
 def write(paths, results, mixed=False, data=None):
@@ -308,8 +309,10 @@ def table(rows):
         columns = (
             TEST
             if "test" in row
+            else DYNAMIC
+            if "op" in row and "shape" in row and ("tuner" in row or "runtime" in row)
             else KERNEL
-            if "op" in row and "tuner" not in row and "runtime" not in row
+            if "op" in row
             else [key for key in row if not isinstance(row[key], (list, dict))]
         )
         groups.setdefault(tuple(columns), []).append(row)

@@ -11,8 +11,6 @@ use crate::prior::{Lanes, TRAITS};
 
 /// Blocks of the widest output.
 pub(crate) const MOST_OUTPUTS: usize = MOST_CANDIDATES / BLOCK;
-/// Blocks of the widest hidden layer.
-pub(crate) const MOST_HIDDEN: usize = 4;
 
 /// Sizes of an MLP, in features and in blocks of [`BLOCK`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +78,6 @@ impl Mlp {
         match self.sizes.hidden {
             1 => self.add_wide::<1>(features, traits, share, out),
             2 => self.add_wide::<2>(features, traits, share, out),
-            3 => self.add_wide::<3>(features, traits, share, out),
             _ => self.add_wide::<4>(features, traits, share, out),
         }
     }

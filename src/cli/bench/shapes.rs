@@ -113,7 +113,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             continue;
         }
         let shape = shape.of(&gpu, global.inputs());
-        match probe.time(shape, |space| in_use.model(space), &modes, deadline) {
+        match probe.time(shape, |space| in_use.found.model(space), &modes, deadline) {
             Ok(Ok(timed)) => rows.extend(timed.into_iter().map(|timed| row(op, text, timed))),
             Ok(Err(message)) => rows.push(fails(message)),
             Err(error) => rows.push(fails(error.to_string())),
@@ -125,7 +125,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             "adapter": gpu.summary(),
             "adapter_type": in_use.adapter_type,
             "is_software": gpu.is_software(),
-            "levels": schedules::spaces::ALL.iter().map(|space| (*space, in_use.level(space))).collect::<BTreeMap<_, _>>(),
+            "levels": schedules::spaces::ALL.iter().map(|space| (*space, in_use.found.level(space))).collect::<BTreeMap<_, _>>(),
             "version": env!("CARGO_PKG_VERSION"),
             "rows": rows,
         }))?,

@@ -1,27 +1,34 @@
 //! Where datasets and weights lie: the user's, and those of the source tree.
 
 use super::super::Result;
+use super::super::output::note;
 use super::super::refused;
+use raglan::cost::AdapterClass;
 use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
-use raglan::schedules;
-use raglan::tuner::{Dataset, Model, Weights};
+use raglan::schedules::{self, AdapterKey, Found};
+use raglan::tuner::{Dataset, Weights};
 use std::path::{Path, PathBuf};
 
 /// A dataset's name in its folder.
 pub(super) const DATASET: &str = "dataset.parquet";
 
 /// Weights' name in their folder.
-pub(super) const WEIGHTS: &str = "weights.safetensors";
+pub(super) const WEIGHTS: &str = schedules::WEIGHTS_FILE;
 
 /// What an adapter's measurements go by.
 pub(super) fn type_of(gpu: &Gpu) -> String {
     schedules::adapter_type(&gpu.summary().name, gpu.limits())
 }
 
+/// Where this user's datasets and weights lie, a folder an adapter type.
+fn tuner_folder() -> PathBuf {
+    Cache::from_env().root().join("tuner")
+}
+
 /// This user's folder for an adapter type.
 pub(super) fn user_folder(adapter_type: &str) -> PathBuf {
-    Cache::from_env().root().join("tuner").join(adapter_type)
+    tuner_folder().join(adapter_type)
 }
 
 /// The newest dataset of an adapter type: the user's, or that of `tuner/data` under the current folder or beside the program.
@@ -53,36 +60,19 @@ pub(super) fn newest_dataset(adapter_type: &str) -> Result<PathBuf> {
 pub(in crate::cli) struct InUse {
     /// What its measurements go by.
     pub(in crate::cli) adapter_type: String,
-    weights: Option<Weights>,
+    /// Models, and how far they are to be trusted.
+    pub(in crate::cli) found: Found,
 }
 
-impl InUse {
-    /// The model of a space.
-    pub(in crate::cli) fn model(&self, space: &str) -> Option<&Model> {
-        self.weights.as_ref()?.model(space)
-    }
-
-    /// Which weights it is of.
-    pub(super) fn weights(&self, _space: &str) -> Option<&Weights> {
-        self.weights.as_ref()
-    }
-
-    /// How far it is to be trusted.
-    pub(in crate::cli) fn level(&self, _space: &str) -> &'static str {
-        if self.weights.is_some() { "exact" } else { "defaults" }
-    }
-
-    /// The same for people.
-    pub(super) fn level_words(&self, space: &str) -> String {
-        self.level(space).to_owned()
-    }
-}
-
-/// What an adapter picks by.
+/// What an adapter picks by; what was passed over is told.
 pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
-    let adapter_type = type_of(gpu);
-    let weights = Weights::read(&user_folder(&adapter_type).join(WEIGHTS)).ok();
-    InUse { adapter_type, weights }
+    let (adapter_type, summary) = (type_of(gpu), gpu.summary());
+    let driver = format!("{} {}", summary.driver, summary.driver_info).trim().to_owned();
+    let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
+    let key = AdapterKey { adapter_type: adapter_type.clone(), driver, class };
+    let found = schedules::find(&key, Some(&tuner_folder()));
+    found.warnings.iter().for_each(note);
+    InUse { adapter_type, found }
 }
 
 /// The weights that an adapter picks by, and where they are from.
@@ -90,11 +80,11 @@ pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
 /// # Errors
 /// If there are none, or the user's cannot be read.
 pub(super) fn weights_in_use(gpu: &Gpu) -> Result<(String, Weights)> {
-    let path = user_folder(&type_of(gpu)).join(WEIGHTS);
-    if !path.is_file() {
-        return refused(format!("there are no weights for {}: `raglan tune` makes some", type_of(gpu)));
+    let adapter_type = type_of(gpu);
+    match schedules::own(&adapter_type, &tuner_folder())? {
+        Some(found) => Ok(found),
+        None => refused(format!("there are no weights for {adapter_type}: `raglan tune` makes some")),
     }
-    read_weights(&path)
 }
 
 /// A file of weights, and its name.

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     let mut all = Vec::new();
     let mut page = String::new();
     for (name, shape) in shapes {
-        let explained = probe.explain(shape.of(&gpu, global.inputs()), |space| in_use.model(space));
+        let explained = probe.explain(shape.of(&gpu, global.inputs()), |space| in_use.found.model(space));
         let explained = match explained {
             Ok(explained) => explained,
             Err(message) => return refused(message),
@@ -77,8 +77,8 @@ fn value(name: Option<&str>, explained: &Explained, in_use: &InUse) -> Value {
         "of": name,
         "space": space,
         "shape": dims(explained).collect::<serde_json::Map<_, _>>(),
-        "level": in_use.level(space),
-        "weights": in_use.weights(space).map(|weights| json!({ "date": weights.date, "adapter": weights.adapter, "scores": weights.scores })),
+        "level": in_use.found.level(space),
+        "weights": in_use.found.origin(space),
         "picked": picked(explained).map(|best| best.candidate.to_string()),
         "default": explained.default.as_ref().map(ToString::to_string),
         "rules": explained.rules.to_string(),
@@ -97,14 +97,14 @@ fn words(name: Option<&str>, explained: &Explained, in_use: &InUse, top: usize) 
     let shape: Vec<_> =
         sizes.map(|(dim, number)| format!("{} {}", dim.name, (number * 100.0).round() / 100.0)).collect();
     let _ = writeln!(text, "{}{space}: {}", name.map_or(String::new(), |name| format!("{name}, ")), shape.join(", "));
-    let _ = writeln!(text, "   by {}", in_use.level_words(space));
-    if let Some(weights) = in_use.weights(space) {
+    let _ = writeln!(text, "   level:   {}", in_use.found.level(space));
+    if let Some(weights) = in_use.found.origin(space) {
         let mean = weights.scores["geometric_mean"].as_f64();
         let scores = mean.map_or(String::new(), |mean| format!(", {mean:.4} of exhaustive search on unseen shapes"));
-        let _ = writeln!(text, "   weights of {}, made on {}{scores}", weights.date, weights.adapter);
+        let _ = writeln!(text, "   weights: {}, of {}, {}{scores}", weights.name, weights.adapter, weights.date);
     }
     let Some(best) = picked(explained) else {
-        let _ = writeln!(text, "   picked: {}, by hand-written rules\n", explained.rules);
+        let _ = writeln!(text, "   picked:  {}\n", explained.rules);
         return text;
     };
     let _ = writeln!(text, "   picked:  {}", best.candidate);

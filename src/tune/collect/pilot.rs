@@ -12,6 +12,9 @@ use rand::seq::SliceRandom;
 /// A candidate so many times slower than the best of two shapes is not tried on others.
 const HOPELESS: f64 = 4.0;
 
+/// Candidates of a portfolio, slow ones among them where there are not as many others.
+const LEAST: usize = 16;
+
 /// Of a space's time, for its pilot.
 const SHARE: f64 = 0.3;
 
@@ -20,6 +23,7 @@ impl Collector<'_> {
     pub(super) fn pilot(&mut self, course: usize) -> Result<Ended, Error> {
         let name = self.courses[course].space.name.clone();
         let subjects = self.pilot_subjects(course);
+        self.courses[course].pilot = subjects.iter().map(|subject| subject.descriptor.clone()).collect();
         if let Some(known) = self.known_portfolio(course, &subjects) {
             self.courses[course].portfolio = Some(known);
             return Ok(Ended::Done);
@@ -65,7 +69,15 @@ impl Collector<'_> {
         let shapes: Vec<_> = opened.iter().map(|opened| opened.subject.descriptor.clone()).collect();
         let rows = self.dataset.rows.iter().filter(|row| row.space == name && shapes.contains(&row.shape)).cloned();
         let pilot = Dataset { header: self.dataset.header.clone(), rows: rows.collect() };
-        self.courses[course].portfolio = Some(go_on(&pilot, &name, most));
+        // Those that were given up cost time and win nothing; a few of them show what slow is.
+        let given_up = |candidate: &Candidate| {
+            self.given_up
+                .iter()
+                .any(|&at| self.dataset.rows[at].space == name && self.dataset.rows[at].candidate == *candidate)
+        };
+        let (slow, mut kept): (Vec<_>, Vec<_>) = go_on(&pilot, &name, most).into_iter().partition(given_up);
+        kept.extend(slow.into_iter().take(LEAST.saturating_sub(kept.len())));
+        self.courses[course].portfolio = Some(kept);
         Ok(Ended::Done)
     }
 

@@ -207,7 +207,7 @@ fn numbers(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec
     }
     let (words, _) = tensor.data().as_chunks::<4>();
     let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    match values.iter().find(|x| !(x.abs() <= LARGEST)) {
+    match values.iter().find(|x| x.is_nan() || x.abs() > LARGEST) {
         Some(value) => Err(format!("{name} holds {value}")),
         None => Ok(values),
     }

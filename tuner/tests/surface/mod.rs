@@ -1,11 +1,11 @@
 //! A made-up space whose every time is known: waves, tails, a cache, efficiencies of candidates and of kernels, and an
 //! interaction that no wave model knows.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test takes what it needs
 
 use raglan_tuner::{Candidate, Cost, Dataset, Dim, DimKind, Header, Row, Space};
 
 /// A stable draw from 0 to 1.
-pub fn draw(numbers: &[u64]) -> f64 {
+pub(crate) fn draw(numbers: &[u64]) -> f64 {
     let mut hash = 0x9e37_79b9_7f4a_7c15_u64;
     for number in numbers {
         hash = (hash ^ number).wrapping_mul(0xff51_afd7_ed55_8ccd);
@@ -17,7 +17,7 @@ pub fn draw(numbers: &[u64]) -> f64 {
 }
 
 /// A product: rows × inner by inner × cols.
-pub fn space() -> Space {
+pub(crate) fn space() -> Space {
     let dim = |name: &str, kind, grouped| Dim { name: name.to_owned(), kind, grouped };
     Space {
         name: "product".to_owned(),
@@ -31,7 +31,7 @@ pub fn space() -> Space {
 }
 
 /// Two kernels with tiles and splits.
-pub fn candidates() -> Vec<Candidate> {
+pub(crate) fn candidates() -> Vec<Candidate> {
     let mut all = Vec::new();
     for tile_m in [1_u32, 4, 16, 64, 128] {
         for tile_n in [8_u32, 32, 64, 128] {
@@ -50,7 +50,7 @@ pub fn candidates() -> Vec<Candidate> {
 }
 
 /// The shapes: `count` of them, over some models' (cols, inner, bits).
-pub fn shapes(count: usize, seed: u64) -> Vec<Vec<f32>> {
+pub(crate) fn shapes(count: usize, seed: u64) -> Vec<Vec<f32>> {
     let log_uniform = |low: f64, high: f64, at: f64| (low.ln() + (high.ln() - low.ln()) * at).exp();
     (0..count as u64)
         .map(|at| {
@@ -65,7 +65,7 @@ pub fn shapes(count: usize, seed: u64) -> Vec<Vec<f32>> {
 }
 
 /// What a candidate says of itself: none where it is illegal.
-pub fn cost(candidate: &Candidate, shape: &[f32]) -> Cost {
+pub(crate) fn cost(candidate: &Candidate, shape: &[f32]) -> Cost {
     let [rows, cols, inner, bits] = [0, 1, 2, 3].map(|at| f64::from(shape[at]));
     let setting = |name: &str| f64::from(candidate.setting(name).expect("a setting"));
     let (tile_m, tile_n, splits) = (setting("TILE_M"), setting("TILE_N"), setting("SPLITS"));
@@ -83,7 +83,7 @@ pub fn cost(candidate: &Candidate, shape: &[f32]) -> Cost {
 }
 
 /// The true time in µs.
-pub fn true_us(candidate: &Candidate, shape: &[f32]) -> f64 {
+pub(crate) fn true_us(candidate: &Candidate, shape: &[f32]) -> f64 {
     let cost = cost(candidate, shape);
     let setting = |name: &str| u64::from(candidate.setting(name).expect("a setting"));
     let (tile_m, tile_n, splits) = (setting("TILE_M"), setting("TILE_N"), setting("SPLITS"));
@@ -109,7 +109,7 @@ pub fn true_us(candidate: &Candidate, shape: &[f32]) -> f64 {
 }
 
 /// Rounds of measurements with a noise of so much, as a share; Train shapes have three, all others six.
-pub fn dataset(count: usize, noise: f64, seed: u64) -> Dataset {
+pub(crate) fn dataset(count: usize, noise: f64, seed: u64) -> Dataset {
     let space = space();
     let mut rows = Vec::new();
     for shape in shapes(count, seed) {
@@ -133,6 +133,7 @@ pub fn dataset(count: usize, noise: f64, seed: u64) -> Dataset {
                 cost,
                 times_us,
                 failure: None,
+                by_rules: false,
             });
         }
     }
