@@ -3,7 +3,8 @@
 
 pub mod attention;
 pub mod linear;
-pub(crate) mod made_up;
+#[doc(hidden)]
+pub mod made_up;
 mod narrow;
 mod store;
 mod table;
