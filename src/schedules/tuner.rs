@@ -186,7 +186,7 @@ impl Tuner {
     pub(super) fn gain(&self, class: AdapterClass) -> f32 {
         match class {
             AdapterClass::Software => 0.02,
-            AdapterClass::Hardware => 0.0005,
+            AdapterClass::Hardware => 0.0001,
         }
     }
 }
