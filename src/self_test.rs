@@ -5,6 +5,7 @@ mod batched;
 mod data;
 mod dispatches;
 mod golden;
+pub(crate) mod made_up;
 mod memory;
 mod moved;
 mod ragged;
@@ -13,6 +14,7 @@ mod requests;
 mod rig;
 mod runs;
 mod sweep;
+mod tuned;
 mod twins;
 
 pub use sweep::{Schedules, sweep};
@@ -131,6 +133,7 @@ pub fn all() -> Vec<SelfTest> {
     tests.extend(memory::tests());
     tests.extend(moved::tests());
     tests.extend(requests::tests());
+    tests.extend(tuned::tests());
     tests
 }
 

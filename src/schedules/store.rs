@@ -99,9 +99,9 @@ pub fn own(adapter_type: &str, dir: &Path) -> Result<Option<(String, Weights)>, 
         return Ok(Some((path.display().to_string(), Weights::read(&path)?)));
     }
     let shipped = SHIPPED.iter().find(|(name, _)| *name == adapter_type);
-    shipped.map(|(name, bytes)| (format!("{name}, in the program"), bytes)).map_or(Ok(None), |(name, bytes)| {
-        Weights::from_bytes(&name, bytes).map(|weights| Some((name, weights)))
-    })
+    shipped
+        .map(|(name, bytes)| (format!("{name}, in the program"), bytes))
+        .map_or(Ok(None), |(name, bytes)| Weights::from_bytes(&name, bytes).map(|weights| Some((name, weights))))
 }
 
 fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {

@@ -270,18 +270,28 @@ fn score_shape(
     };
     let predicted = choosers.model(shape);
     let picked = choosers.id(predicted.pick);
-    outcomes.model.extend(outcome(picked));
-    outcomes.calibrated.extend(outcome(choosers.calibrated(shape, &predicted)));
-    outcomes.single_best.extend(outcome(choosers.single_best(shape)));
-    outcomes.buckets.extend(outcome(choosers.buckets(shape)));
-    outcomes.nearest.extend(outcome(choosers.nearest(shape)));
-    outcomes.analytical.extend(outcome(choosers.analytical(shape)));
     let ruled = rules(&space.name, shape.shape).and_then(|candidate| table.id(&candidate));
-    outcomes.rules.extend(outcome(ruled));
+    let chosen = [
+        ("model", picked, &mut outcomes.model),
+        ("calibrated", choosers.calibrated(shape, &predicted), &mut outcomes.calibrated),
+        ("single_best", choosers.single_best(shape), &mut outcomes.single_best),
+        ("buckets", choosers.buckets(shape), &mut outcomes.buckets),
+        ("nearest", choosers.nearest(shape), &mut outcomes.nearest),
+        ("analytical", choosers.analytical(shape), &mut outcomes.analytical),
+        ("rules", ruled, &mut outcomes.rules),
+    ];
+    let mut shares = BTreeMap::new();
+    for (name, id, of) in chosen {
+        if let Some(outcome) = outcome(id) {
+            shares.insert(name, outcome.share);
+            of.push(outcome);
+        }
+    }
     // Exhaustive search by one half of set A, against that by the other half, each way.
     let halves = [least(&|id| rounds(id, &[0])), least(&|id| rounds(id, &[1, 2]))];
     if let [Some(a), Some(b)] = halves.map(|id| id.and_then(scored)) {
         let share = (a.min(b) / a.max(b)).sqrt();
+        shares.insert("exhaustive", share);
         outcomes.exhaustive.push(Outcome { split: shape.split, share, slower_than_default: false });
     }
 
@@ -297,6 +307,7 @@ fn score_shape(
         best_us,
         default_us,
         share: (best_us / picked_us).min(1.0),
+        shares,
     })
 }
 

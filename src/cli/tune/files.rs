@@ -3,9 +3,9 @@
 use super::super::Result;
 use super::super::output::note;
 use super::super::refused;
+use raglan::cost::AdapterClass;
 use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
-use raglan::cost::AdapterClass;
 use raglan::schedules::{self, AdapterKey, Found};
 use raglan::tuner::{Dataset, Weights};
 use std::path::{Path, PathBuf};
