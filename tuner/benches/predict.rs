@@ -7,7 +7,7 @@ use raglan_tuner::{Header, MOST_CANDIDATES, TrainOptions, latency, train};
 
 fn main() {
     // Many candidates that differ a little, so that the portfolio is full.
-    let plain = surface::dataset(24, 0.0, 3);
+    let plain = surface::dataset(140, 0.0, 3);
     let mut rows = Vec::new();
     for row in &plain.rows {
         for twin in 0..3_u32 {
@@ -26,6 +26,7 @@ fn main() {
     let weights = train(&dataset, &options, &mut |_, _, _| ()).expect("a dataset with times can be trained on");
     let model = &weights.models[0];
     let latency = latency(model);
+    if std::env::var("PARTS").is_ok() { println!("prior {:?}", raglan_tuner::latency(&model.without_mlp())); }
     if std::env::args().any(|arg| arg == "--json") {
         println!("{}", serde_json::to_string(&latency).expect("numbers are JSON"));
         return;

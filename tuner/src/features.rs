@@ -1,6 +1,6 @@
 //! What the MLP sees of a shape.
 
-use crate::numbers::{LARGEST_CEIL, ceil, ln};
+use crate::numbers::{LARGEST_CEIL, ceil, greater, lesser, ln};
 use crate::{DimKind, MOST_DIMS, Space};
 
 /// Edges of tiles whose waste on a size is a feature.
@@ -59,9 +59,7 @@ impl Features {
         self.raw(shape, of_prior, out);
         let out = &mut out[..self.mean.len()];
         for ((x, mean), scale) in out.iter_mut().zip(&self.mean).zip(&self.scale) {
-            let standard = (*x - *mean) * *scale;
-            let above = if standard > -BOUND { standard } else { -BOUND };
-            *x = if above < BOUND { above } else { BOUND };
+            *x = lesser(greater((*x - *mean) * *scale, -BOUND), BOUND);
         }
         out
     }
@@ -71,13 +69,12 @@ impl Features {
         let (logs, rest) = out.split_at_mut(self.logs.len());
         for (out, (dim, edge)) in logs.iter_mut().zip(&self.logs) {
             let x = shape[usize::from(*dim)];
-            let x = if x > 0.0 { x } else { 0.0 };
+            let x = lesser(greater(x, 0.0), 1e30);
             *out = if *edge == 0.0 {
-                1.0 + if x < 1e30 { x } else { 1e30 }
+                1.0 + x
             } else {
-                let tiles = x / *edge;
-                let tiles = if tiles < LARGEST_CEIL { tiles } else { LARGEST_CEIL };
-                if tiles > 0.0 { ceil(tiles) / tiles } else { 1.0 }
+                let tiles = greater(lesser(x / *edge, LARGEST_CEIL), 1e-6);
+                ceil(tiles) / tiles
             };
         }
         for x in logs {

@@ -2,7 +2,7 @@
 
 use crate::features::{Features, MOST_FEATURES, OF_PRIOR};
 use crate::mlp::Mlp;
-use crate::numbers::exp;
+use crate::numbers::{BLOCK, exp_f32, greater, lesser};
 use crate::prior::{CostColumns, Lanes, Prior, TRAITS};
 use crate::{Candidate, Cost, MOST_CANDIDATES, Space};
 
@@ -69,11 +69,13 @@ impl Model {
     /// As [`Model::predict`].
     pub fn pick(&self, shape: &[f32], costs: &[Cost]) -> Option<Pick> {
         let log_us = self.lanes(shape, costs);
-        let (mut index, mut least) = (0, f32::INFINITY);
-        for (at, log_us) in log_us.iter().enumerate() {
-            (index, least) = if *log_us < least { (at, *log_us) } else { (index, least) };
+        let least = least_of(&log_us);
+        let mut places = [0.0; MOST_CANDIDATES];
+        for (at, (place, log_us)) in places.iter_mut().zip(&log_us).enumerate() {
+            *place = if *log_us == least { at as f32 } else { MOST_CANDIDATES as f32 };
         }
-        (least < f32::INFINITY).then(|| Pick { index, us: exp(f64::from(least)) as f32 })
+        let index = least_of(&places) as usize;
+        (least < f32::INFINITY).then(|| Pick { index, us: exp_f32(least) })
     }
 
     /// The same portfolio with the prior alone.
@@ -99,8 +101,7 @@ impl Model {
         }
         for (out, barred) in out.iter_mut().zip(&columns.barred) {
             // Whatever is no number counts as slow.
-            let low = if *out < BOUND { *out } else { BOUND };
-            *out = if low > -BOUND { low } else { -BOUND } + *barred;
+            *out = greater(lesser(*out, BOUND), -BOUND) + *barred;
         }
         out
     }
@@ -121,6 +122,24 @@ impl Model {
     }
 }
 
+/// The least number, by halves, so that no chain of comparisons is long.
+#[inline(always)]
+fn least_of(lanes: &Lanes) -> f32 {
+    let (blocks, _) = lanes.as_chunks::<BLOCK>();
+    let mut least = blocks[0];
+    for block in &blocks[1..] {
+        for (least, x) in least.iter_mut().zip(block) {
+            *least = lesser(*least, *x);
+        }
+    }
+    for half in [8, 4, 2, 1] {
+        for at in 0..half {
+            least[at] = lesser(least[at], least[at + half]);
+        }
+    }
+    least[0]
+}
+
 /// The least of the prior's logarithms over the legal candidates, and how far their mean lies above it.
 #[inline(always)]
 pub(crate) fn prior_features(log_us: &Lanes, columns: &CostColumns) -> [f32; OF_PRIOR] {
@@ -133,13 +152,13 @@ pub(crate) fn prior_features(log_us: &Lanes, columns: &CostColumns) -> [f32; OF_
             sum[at] += legal * logs[at];
             count[at] += legal;
             let log = logs[at] + barred[at];
-            least[at] = if log < least[at] { log } else { least[at] };
+            least[at] = lesser(log, least[at]);
         }
     }
     let count: f32 = count.iter().sum();
     if count == 0.0 {
         return [0.0; OF_PRIOR];
     }
-    let least = least.iter().fold(f32::INFINITY, |a, b| if *b < a { *b } else { a });
+    let least = least.iter().fold(f32::INFINITY, |a, b| lesser(*b, a));
     [least, sum.iter().sum::<f32>() / count - least]
 }

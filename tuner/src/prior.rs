@@ -8,7 +8,7 @@
 //! `tail` is 1 where a last wave that is not full takes as long as a full one, and 0 where its work spreads. As many
 //! workgroups run at once as there are slots, or as many as share the workgroup memory. The factor is the kernel's.
 
-use crate::numbers::{LARGEST_CEIL, ceil, ln};
+use crate::numbers::{LARGEST_CEIL, ceil, greater, lesser, ln};
 use crate::{Candidate, Cost, MOST_CANDIDATES};
 
 mod fit;
@@ -31,24 +31,26 @@ pub(crate) type Lanes = [f32; MOST_CANDIDATES];
 impl CostColumns {
     #[inline(always)]
     pub(crate) fn new(costs: &[Cost]) -> CostColumns {
-        let one = [1.0; MOST_CANDIDATES];
-        let mut columns = CostColumns {
-            bytes: one,
-            flops: one,
-            workgroups: one,
-            workgroup_bytes: one,
-            barred: [f32::INFINITY; MOST_CANDIDATES],
-        };
+        let zero = [0.0; MOST_CANDIDATES];
+        let mut columns =
+            CostColumns { bytes: zero, flops: zero, workgroups: zero, workgroup_bytes: zero, barred: zero };
         for (at, cost) in costs.iter().enumerate().take(MOST_CANDIDATES) {
-            if cost.is_legal() {
-                // Above that a product of two could pass what f32 holds.
-                let bounded = |x: f64| x.min(1e15) as f32;
-                columns.bytes[at] = bounded(cost.bytes);
-                columns.flops[at] = bounded(cost.flops);
-                columns.workgroups[at] = bounded(cost.workgroups).max(1e-3);
-                columns.workgroup_bytes[at] = bounded(cost.workgroup_bytes);
-                columns.barred[at] = 0.0;
-            }
+            let [bytes, flops, workgroups, workgroup_bytes] = cost.as_f32();
+            columns.bytes[at] = bytes;
+            columns.flops[at] = flops;
+            columns.workgroups[at] = workgroups;
+            columns.workgroup_bytes[at] = workgroup_bytes;
+        }
+        for at in 0..MOST_CANDIDATES {
+            let all = [columns.bytes[at], columns.flops[at], columns.workgroups[at], columns.workgroup_bytes[at]];
+            // Masks, as a choice between stores would become branches.
+            let barred = u32::from(Cost::are_legal(all[0], all[1], all[2], all[3])).wrapping_sub(1);
+            let or_one = |x: f32| f32::from_bits((x.to_bits() & !barred) | (1.0_f32.to_bits() & barred));
+            columns.bytes[at] = or_one(all[0]);
+            columns.flops[at] = or_one(all[1]);
+            columns.workgroups[at] = or_one(all[2]);
+            columns.workgroup_bytes[at] = or_one(all[3]);
+            columns.barred[at] = f32::from_bits(f32::INFINITY.to_bits() & barred);
         }
         columns
     }
@@ -119,14 +121,19 @@ impl Prior {
     pub(crate) fn one(&self, bytes: f32, flops: f32, workgroups: f32, workgroup_bytes: f32) -> (f32, [f32; TRAITS]) {
         let bytes_us = bytes * (1.0 / self.bytes_per_us);
         let flops_us = flops * (1.0 / self.flops_per_us);
-        let (more, less) = if bytes_us > flops_us { (bytes_us, flops_us) } else { (flops_us, bytes_us) };
+        let (more, less) = (greater(bytes_us, flops_us), lesser(bytes_us, flops_us));
         // Slots, or what the memory holds, whichever is less.
         let x = workgroups * greater(1.0 / self.slots, workgroup_bytes * (1.0 / self.memory_bytes));
-        let bounded = lesser(x, LARGEST_CEIL);
-        let waste = ceil(bounded) / greater(bounded, 1e-6);
+        let bounded = greater(lesser(x, LARGEST_CEIL), 1e-6);
+        let waves = ceil(bounded);
+        // Two quotients of one division, twice.
+        let inverse = 1.0 / (bounded * waves);
+        let (waste, full) = (waves * waves * inverse, bounded * bounded * inverse);
         let busy_us = more + self.overlap * less + x * self.workgroup_us;
         let us = self.launch_us + busy_us * (1.0 + self.tail * (waste - 1.0));
-        let traits = [1.0 - 1.0 / greater(waste, 1.0), x / (1.0 + x), bytes_us / greater(bytes_us + flops_us, 1e-9)];
+        let work_us = lesser(more + less, 1e15) + 1e-9;
+        let inverse = 1.0 / ((1.0 + bounded) * work_us);
+        let traits = [1.0 - full, bounded * work_us * inverse, lesser(bytes_us, work_us) * (1.0 + bounded) * inverse];
         (ln(greater(us, 1e-9)), traits)
     }
 
@@ -140,16 +147,4 @@ impl Prior {
             (log_us[at], empty[at], filled[at], bytes_share[at]) = (us, a, b, c);
         }
     }
-}
-
-/// As `f32::max` of numbers, in one instruction.
-#[inline(always)]
-fn greater(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
-}
-
-/// As `f32::min` of numbers, in one instruction.
-#[inline(always)]
-fn lesser(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
 }
