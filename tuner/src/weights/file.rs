@@ -99,7 +99,11 @@ pub(super) fn write(weights: &Weights) -> Vec<u8> {
             candidates: model.candidates.iter().map(Candidate::to_string).collect(),
             kernels: model.prior.kernels.iter().map(|(name, _)| name.clone()).collect(),
             on_prior: model.on_prior,
-            hidden: model.members.first().map_or([1; 2], |m| [m.sizes.first, m.sizes.second]).map(|blocks| blocks * BLOCK),
+            hidden: model
+                .members
+                .first()
+                .map_or([1; 2], |m| [m.sizes.first, m.sizes.second])
+                .map(|blocks| blocks * BLOCK),
             members: model.members.len(),
         });
     }
@@ -185,7 +189,12 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
     let standard = numbers(tensors, &format!("{name}.features"), &[2, features.len()])?;
     let (mean, scale) = standard.split_at(features.len());
     (features.mean, features.scale) = (mean.to_vec(), scale.to_vec());
-    let sizes = Sizes { inputs: features.len(), first: hidden[0] / BLOCK, second: hidden[1] / BLOCK, outputs: candidates.len().div_ceil(BLOCK) };
+    let sizes = Sizes {
+        inputs: features.len(),
+        first: hidden[0] / BLOCK,
+        second: hidden[1] / BLOCK,
+        outputs: candidates.len().div_ceil(BLOCK),
+    };
     let members = (0..members).map(|at| read_member(tensors, &format!("{name}.{at}"), sizes, candidates.len()));
     let members = members.collect::<Result<Vec<Mlp>, String>>()?;
     if members.is_empty() && !on_prior {
