@@ -26,7 +26,9 @@ fn main() {
     let weights = train(&dataset, &options, &mut |_, _, _| ()).expect("a dataset with times can be trained on");
     let model = &weights.models[0];
     let latency = latency(model);
-    if std::env::var("PARTS").is_ok() { println!("prior {:?}", raglan_tuner::latency(&model.without_mlp())); }
+    if std::env::var("PARTS").is_ok() {
+        println!("prior {:?}", raglan_tuner::latency(&model.without_mlp()));
+    }
     if std::env::args().any(|arg| arg == "--json") {
         println!("{}", serde_json::to_string(&latency).expect("numbers are JSON"));
         return;
