@@ -1,4 +1,5 @@
-//! The MLP: features → hidden → hidden → a number for each candidate, plus a line in each candidate's traits.
+//! The MLP: features → hidden → hidden → a number for each candidate, plus a line in each candidate's traits whose slope is
+//! the candidate's own and the shape's.
 //!
 //! A layer holds, for each of its inputs, the weights to all outputs, in blocks: the innermost loop runs over outputs,
 //! which compilers turn into vectors without any leave to change the order of additions.
@@ -12,33 +13,43 @@ use crate::prior::{Lanes, TRAITS};
 /// Blocks of the widest output.
 pub(crate) const MOST_OUTPUTS: usize = MOST_CANDIDATES / BLOCK;
 
+/// Blocks of the widest hidden layer.
+pub(crate) const MOST_HIDDEN: usize = 2;
+/// Numbers of a row of the layer that weighs traits by shape: [`TRAITS`] and a place that is not used.
+pub(crate) const TRAIT_ROW: usize = 4;
+
 /// Sizes of an MLP, in features and in blocks of [`BLOCK`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sizes {
     pub(crate) inputs: usize,
-    pub(crate) hidden: usize,
+    pub(crate) first: usize,
+    pub(crate) second: usize,
     pub(crate) outputs: usize,
 }
 
+/// Where the parts of an MLP's parameters begin, in blocks; a layer's biases follow its weights.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) first: [usize; 2],
+    pub(crate) second: [usize; 2],
+    pub(crate) last: [usize; 2],
+    /// A row a trait: its slope for each candidate.
+    pub(crate) traits: usize,
+    /// Rows of [`TRAIT_ROW`] from the second hidden layer to slopes that all candidates share.
+    pub(crate) shared: [usize; 2],
+    pub(crate) end: usize,
+}
+
 impl Sizes {
-    /// Where the parts of the parameters begin, in blocks: three layers of weights and biases, the traits' and the end.
-    pub(crate) fn parts(&self) -> [usize; 10] {
-        let lens = [
-            self.inputs * self.hidden,
-            self.hidden,
-            self.hidden * BLOCK * self.hidden,
-            self.hidden,
-            self.hidden * BLOCK * self.outputs,
-            self.outputs,
-            TRAITS * self.outputs,
-            self.hidden * BLOCK,
-            1,
-        ];
-        let mut parts = [0; 10];
-        for (at, len) in lens.iter().enumerate() {
-            parts[at + 1] = parts[at] + len;
-        }
-        parts
+    #[inline(always)]
+    pub(crate) fn parts(&self) -> Parts {
+        let Sizes { inputs, first: f, second: s, outputs } = *self;
+        let first = [0, inputs * f];
+        let second = [first[1] + f, first[1] + f + f * BLOCK * s];
+        let last = [second[1] + s, second[1] + s + s * BLOCK * outputs];
+        let traits = last[1] + outputs;
+        let shared = [traits + TRAITS * outputs, traits + TRAITS * outputs + s * TRAIT_ROW];
+        Parts { first, second, last, traits, shared, end: shared[1] + 1 }
     }
 }
 
@@ -46,22 +57,22 @@ impl Sizes {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Mlp {
     pub(crate) sizes: Sizes,
-    /// In the order of [`Sizes::parts`].
+    /// As [`Parts`] says.
     pub(crate) blocks: Vec<Block>,
 }
 
-/// What the layers held for one shape.
-pub(crate) struct Trace<const H: usize> {
-    before: [[Block; H]; 2],
-    after: [[Block; H]; 2],
+/// What the hidden layers held for one shape, before and after the activation.
+pub(crate) struct Trace<const F: usize, const S: usize> {
+    first: [[Block; F]; 2],
+    second: [[Block; S]; 2],
 }
 
 impl Mlp {
     /// Of chance in the hidden layers, of zeros in the last, so that it begins by predicting its biases.
     pub(crate) fn new(sizes: Sizes, rng: &mut impl Rng) -> Mlp {
         let parts = sizes.parts();
-        let mut blocks = vec![Block::ZERO; parts[9]];
-        for (begin, end, inputs) in [(parts[0], parts[1], sizes.inputs), (parts[2], parts[3], sizes.hidden * BLOCK)] {
+        let mut blocks = vec![Block::ZERO; parts.end];
+        for ([begin, end], inputs) in [(parts.first, sizes.inputs), (parts.second, sizes.first * BLOCK)] {
             let reach = (3.0 / inputs.max(1) as f32).sqrt();
             for block in &mut blocks[begin..end] {
                 for weight in &mut block.0 {
@@ -75,53 +86,70 @@ impl Mlp {
     /// Adds the MLP's word to `out`, times `share`.
     #[inline]
     pub(crate) fn add_to(&self, features: &[f32], traits: &[Lanes; TRAITS], share: f32, out: &mut Lanes) {
-        match self.sizes.hidden {
-            1 => self.add_wide::<1>(features, traits, share, out),
-            2 => self.add_wide::<2>(features, traits, share, out),
-            _ => self.add_wide::<4>(features, traits, share, out),
+        let Sizes { first, second, outputs, .. } = self.sizes;
+        match (first, second, outputs) {
+            (1, _, 1) => self.add_sized::<1, 1, 1>(features, traits, share, out),
+            (1, _, 2) => self.add_sized::<1, 1, 2>(features, traits, share, out),
+            (1, _, _) => self.add_sized::<1, 1, 3>(features, traits, share, out),
+            (2, 1, 1) => self.add_sized::<2, 1, 1>(features, traits, share, out),
+            (2, 1, 2) => self.add_sized::<2, 1, 2>(features, traits, share, out),
+            (2, 1, _) => self.add_sized::<2, 1, 3>(features, traits, share, out),
+            (2, _, 1) => self.add_sized::<2, 2, 1>(features, traits, share, out),
+            (2, _, 2) => self.add_sized::<2, 2, 2>(features, traits, share, out),
+            _ => self.add_sized::<2, 2, 3>(features, traits, share, out),
         }
     }
 
-    #[inline]
-    fn add_wide<const H: usize>(&self, features: &[f32], traits: &[Lanes; TRAITS], share: f32, out: &mut Lanes) {
-        let trace = self.hidden::<H>(features);
-        match self.sizes.outputs {
-            1 => self.last::<H, 1>(&trace, traits, share, out),
-            2 => self.last::<H, 2>(&trace, traits, share, out),
-            _ => self.last::<H, 3>(&trace, traits, share, out),
+    /// The same word, but so much less.
+    pub(crate) fn quieter(mut self, share: f32) -> Mlp {
+        let begin = self.sizes.parts().last[0];
+        for x in self.blocks[begin..].iter_mut().flat_map(|block| &mut block.0) {
+            *x *= share;
         }
+        self
     }
 
-    #[inline(always)]
-    pub(crate) fn hidden<const H: usize>(&self, features: &[f32]) -> Trace<H> {
-        let parts = self.sizes.parts();
-        let mut first = first_blocks::<H>(&self.blocks[parts[1]..parts[2]]);
-        sums(features, &self.blocks[parts[0]..parts[1]], &mut first);
-        let first_after = first.map(activated);
-        let second: [Block; H] =
-            dense(&first_after, &self.blocks[parts[2]..parts[3]], &self.blocks[parts[3]..parts[4]]);
-        Trace { before: [first, second], after: [first_after, second.map(activated)] }
-    }
-
-    #[inline(always)]
-    pub(crate) fn last<const H: usize, const O: usize>(
+    // Apart, so that the code of one size lies together.
+    #[inline(never)]
+    fn add_sized<const F: usize, const S: usize, const O: usize>(
         &self,
-        trace: &Trace<H>,
+        features: &[f32],
+        traits: &[Lanes; TRAITS],
+        share: f32,
+        out: &mut Lanes,
+    ) {
+        let trace = self.hidden::<F, S>(features);
+        self.last::<F, S, O>(&trace, traits, share, out);
+    }
+
+    #[inline(always)]
+    pub(crate) fn hidden<const F: usize, const S: usize>(&self, features: &[f32]) -> Trace<F, S> {
+        let Parts { first: [weights, bias], second, .. } = self.sizes.parts();
+        let mut before = first_blocks::<F>(&self.blocks[bias..]);
+        sums(features, &self.blocks[weights..bias], &mut before);
+        let after = before.map(activated);
+        let deep: [Block; S] = self.dense(&after, second);
+        Trace { first: [before, after], second: [deep, deep.map(activated)] }
+    }
+
+    #[inline(always)]
+    pub(crate) fn last<const F: usize, const S: usize, const O: usize>(
+        &self,
+        trace: &Trace<F, S>,
         traits: &[Lanes; TRAITS],
         share: f32,
         out: &mut Lanes,
     ) {
         let parts = self.sizes.parts();
-        let mut sums: [Block; O] =
-            dense(&trace.after[1], &self.blocks[parts[4]..parts[5]], &self.blocks[parts[5]..parts[6]]);
-        let (slopes, _) = self.blocks[parts[6]..parts[7]].as_chunks::<O>();
-        let [of_shape] =
-            dense::<H, 1>(&trace.after[1], &self.blocks[parts[7]..parts[8]], &self.blocks[parts[8]..parts[9]]);
-        for ((slopes, values), of_shape) in slopes.iter().zip(traits).zip(of_shape.0) {
+        let hidden = &trace.second[1];
+        let mut sums: [Block; O] = self.dense(hidden, parts.last);
+        let shared = self.shared(hidden);
+        let (slopes, _) = self.blocks[parts.traits..parts.shared[0]].as_chunks::<O>();
+        for ((slopes, values), shared) in slopes.iter().zip(traits).zip(shared) {
             let (values, _) = values.as_chunks::<BLOCK>();
-            for at in 0..O {
+            for ((sum, slopes), values) in sums.iter_mut().zip(slopes).zip(values) {
                 for lane in 0..BLOCK {
-                    sums[at].0[lane] += (slopes[at].0[lane] + of_shape) * values[at][lane];
+                    sum.0[lane] += (slopes.0[lane] + shared) * values[lane];
                 }
             }
         }
@@ -133,67 +161,129 @@ impl Mlp {
         }
     }
 
+    /// A layer over a hidden one.
+    #[inline(always)]
+    fn dense<const H: usize, const O: usize>(&self, inputs: &[Block; H], [weights, bias]: [usize; 2]) -> [Block; O] {
+        let mut out = first_blocks::<O>(&self.blocks[bias..]);
+        let (rows, _) = self.blocks[weights..bias].as_chunks::<O>();
+        let (rows, _) = rows.as_chunks::<BLOCK>();
+        for (inputs, rows) in inputs.iter().zip(rows) {
+            sums(&inputs.0, rows.as_flattened(), &mut out);
+        }
+        out
+    }
+
+    /// The slopes of the traits that all candidates share.
+    #[inline(always)]
+    fn shared<const S: usize>(&self, inputs: &[Block; S]) -> [f32; TRAIT_ROW] {
+        let [weights, bias] = self.sizes.parts().shared;
+        let (rows, _) = self.blocks[weights..bias].as_chunks::<TRAIT_ROW>();
+        let mut sums = [0.0; TRAIT_ROW];
+        sums.copy_from_slice(&self.blocks[bias].0[..TRAIT_ROW]);
+        for (inputs, blocks) in inputs.iter().zip(rows) {
+            for (x, block) in inputs.0.as_chunks::<4>().0.iter().zip(blocks) {
+                for (x, row) in x.iter().zip(block.0.as_chunks::<TRAIT_ROW>().0) {
+                    for (sum, weight) in sums.iter_mut().zip(row) {
+                        *sum += x * weight;
+                    }
+                }
+            }
+        }
+        sums
+    }
+
     /// Adds to `gradient` what `slopes`, the loss's derivatives by the outputs, make of it.
-    pub(crate) fn learn<const H: usize, const O: usize>(
+    pub(crate) fn learn<const F: usize, const S: usize, const O: usize>(
         &self,
         features: &[f32],
         traits: &[Lanes; TRAITS],
-        trace: &Trace<H>,
+        trace: &Trace<F, S>,
         slopes: &[Block; O],
         gradient: &mut [Block],
     ) {
         let parts = self.sizes.parts();
-        let mut of_shape = [Block::ZERO];
+        let mut shared = [0.0; TRAIT_ROW];
         for (which, values) in traits.iter().enumerate() {
             let (values, _) = values.as_chunks::<BLOCK>();
             let mut all = Block::ZERO;
             for at in 0..O {
-                let sum = &mut gradient[parts[6] + which * O + at].0;
+                let sum = &mut gradient[parts.traits + which * O + at].0;
                 for lane in 0..BLOCK {
                     let slope = slopes[at].0[lane] * values[at][lane];
                     sum[lane] += slope;
                     all.0[lane] += slope;
                 }
             }
-            of_shape[0].0[which] = all.0.iter().sum();
+            shared[which] = all.0.iter().sum();
         }
-        let mut second = self.learn_dense::<H, O>([parts[4], parts[5], parts[6]], trace, 1, slopes, gradient);
-        let more = self.learn_dense::<H, 1>([parts[7], parts[8], parts[9]], trace, 1, &of_shape, gradient);
-        add_all(&mut second, 1.0, &more);
-        let first = self.learn_dense::<H, H>([parts[2], parts[3], parts[4]], trace, 0, &second, gradient);
-        let (weights, bias) = gradient[..parts[2]].split_at_mut(parts[1]);
+        let mut back = self.learn_dense(parts.last, &trace.second[1], slopes, gradient);
+        self.learn_shared(&trace.second[1], &shared, &mut back, gradient);
+        let second = before_activation(&back, &trace.second[0]);
+        let back = self.learn_dense(parts.second, &trace.first[1], &second, gradient);
+        let first = before_activation(&back, &trace.first[0]);
+        let (weights, bias) = gradient[..parts.second[0]].split_at_mut(parts.first[1]);
         add_all(bias, 1.0, &first);
-        for (weights, x) in weights.chunks_exact_mut(H).zip(features) {
+        for (weights, x) in weights.chunks_exact_mut(F).zip(features) {
             add_all(weights, *x, &first);
         }
     }
 
-    /// A layer above hidden layer `below`: adds to its gradient, and returns the slopes by what came into the layer below.
+    /// Adds to a layer's gradient, and returns the slopes by its inputs.
     #[inline(always)]
     fn learn_dense<const H: usize, const O: usize>(
         &self,
-        [weights, bias, end]: [usize; 3],
-        trace: &Trace<H>,
-        below: usize,
+        [weights, bias]: [usize; 2],
+        inputs: &[Block; H],
         slopes: &[Block; O],
         gradient: &mut [Block],
     ) -> [Block; H] {
-        add_all(&mut gradient[bias..end], 1.0, slopes);
+        add_all(&mut gradient[bias..bias + O], 1.0, slopes);
         let mut back = [Block::ZERO; H];
         for at in 0..H * BLOCK {
             let row = weights + at * O;
-            add_all(&mut gradient[row..row + O], trace.after[below][at / BLOCK].0[at % BLOCK], slopes);
+            add_all(&mut gradient[row..row + O], inputs[at / BLOCK].0[at % BLOCK], slopes);
             let mut sums = Block::ZERO;
             for (weights, slopes) in self.blocks[row..row + O].iter().zip(slopes) {
                 for lane in 0..BLOCK {
                     sums.0[lane] += weights.0[lane] * slopes.0[lane];
                 }
             }
-            let slope = activation_slope(trace.before[below][at / BLOCK].0[at % BLOCK]);
-            back[at / BLOCK].0[at % BLOCK] = slope * sums.0.iter().sum::<f32>();
+            back[at / BLOCK].0[at % BLOCK] = sums.0.iter().sum();
         }
         back
     }
+
+    /// As [`Mlp::learn_dense`] of the layer of shared slopes, adding to what the other layer above gave back.
+    fn learn_shared<const S: usize>(
+        &self,
+        inputs: &[Block; S],
+        slopes: &[f32; TRAIT_ROW],
+        back: &mut [Block; S],
+        gradient: &mut [Block],
+    ) {
+        let [weights, bias] = self.sizes.parts().shared;
+        for (which, slope) in slopes.iter().enumerate() {
+            gradient[bias].0[which] += slope;
+            for at in 0..S * BLOCK {
+                let place = at * TRAIT_ROW + which;
+                let (block, lane) = (weights + place / BLOCK, place % BLOCK);
+                gradient[block].0[lane] += inputs[at / BLOCK].0[at % BLOCK] * slope;
+                back[at / BLOCK].0[at % BLOCK] += self.blocks[block].0[lane] * slope;
+            }
+        }
+    }
+}
+
+/// Slopes by what came into an activation, from those by what came out.
+#[inline(always)]
+fn before_activation<const H: usize>(after: &[Block; H], before: &[Block; H]) -> [Block; H] {
+    let mut slopes = *after;
+    for (slopes, before) in slopes.iter_mut().zip(before) {
+        for (slope, x) in slopes.0.iter_mut().zip(&before.0) {
+            *slope *= activation_slope(*x);
+        }
+    }
+    slopes
 }
 
 /// A layer's sums over its inputs.
@@ -212,18 +302,6 @@ fn first_blocks<const O: usize>(blocks: &[Block]) -> [Block; O] {
     let mut first = [Block::ZERO; O];
     first.copy_from_slice(&blocks[..O]);
     first
-}
-
-/// A layer over a hidden one.
-#[inline(always)]
-fn dense<const H: usize, const O: usize>(inputs: &[Block; H], weights: &[Block], bias: &[Block]) -> [Block; O] {
-    let mut out = first_blocks::<O>(bias);
-    let (rows, _) = weights.as_chunks::<O>();
-    let (rows, _) = rows.as_chunks::<BLOCK>();
-    for (inputs, rows) in inputs.iter().zip(rows) {
-        sums(&inputs.0, rows.as_flattened(), &mut out);
-    }
-    out
 }
 
 fn add_all(to: &mut [Block], factor: f32, from: &[Block]) {
@@ -267,7 +345,7 @@ mod tests {
     #[test]
     fn gradients_are_what_differences_say() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(3);
-        let sizes = Sizes { inputs: 5, hidden: 2, outputs: 2 };
+        let sizes = Sizes { inputs: 5, first: 2, second: 1, outputs: 2 };
         let mut mlp = Mlp::new(sizes, &mut rng);
         for block in &mut mlp.blocks {
             for x in &mut block.0 {
@@ -284,9 +362,8 @@ mod tests {
             out.iter().zip(slopes.iter().flat_map(|block| &block.0)).map(|(a, b)| f64::from(a * b)).sum::<f64>()
         };
         let mut gradient = vec![Block::ZERO; mlp.blocks.len()];
-        mlp.learn::<2, 2>(&features, &traits, &mlp.hidden::<2>(&features), &slopes, &mut gradient);
-        for at in 0..mlp.blocks.len() {
-            let lane = at * 7 % BLOCK;
+        mlp.learn::<2, 1, 2>(&features, &traits, &mlp.hidden::<2, 1>(&features), &slopes, &mut gradient);
+        for (at, lane) in (0..mlp.blocks.len()).map(|at| (at, at * 7 % BLOCK)) {
             let mut moved = mlp.clone();
             moved.blocks[at].0[lane] += 0.01;
             let up = loss(&moved);

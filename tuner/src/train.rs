@@ -11,7 +11,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, SeedableRng};
 
 use crate::features::Features;
-use crate::mlp::{MOST_OUTPUTS, Sizes};
+use crate::mlp::{MOST_HIDDEN, MOST_OUTPUTS, Sizes};
 use crate::numbers::{BLOCK, ln_f64};
 use crate::prior::{Sample, fit};
 use crate::table::Table;
@@ -20,12 +20,12 @@ use crate::{Dataset, Error, MOST_CANDIDATES, Model, Space, Split, Weights, portf
 mod descent;
 mod example;
 
-use descent::{CHECK, Descent, descend};
+use descent::{CHECK, Descent, SHARES, descend};
 use example::Example;
 
 /// Folds of the inner cross-validation.
 const FOLDS: usize = 4;
-/// With fewer shapes of training the prior and the candidates' own levels are all that is learned.
+/// With fewer shapes of training the candidates' own levels over the prior are all that is learned.
 const LEAST_SHAPES: usize = 16;
 /// With fewer groups, folds are made of shapes.
 const LEAST_GROUPS: usize = 8;
@@ -37,8 +37,8 @@ pub(crate) const MOST_MEMBERS: usize = 8;
 pub struct TrainOptions {
     /// All chance comes from it: the same seed and dataset train the same bytes.
     pub seed: u64,
-    /// Width of the two hidden layers: 16, 32 or 64; another is taken as the next of them.
-    pub hidden: usize,
+    /// Widths of the two hidden layers, 16 or 32, the second no wider than the first; another is taken as the next of them.
+    pub hidden: [usize; 2],
     /// MLPs whose predictions are averaged, 1 to 8.
     pub members: usize,
     /// At most so many passes over the shapes.
@@ -49,7 +49,7 @@ pub struct TrainOptions {
 
 impl Default for TrainOptions {
     fn default() -> TrainOptions {
-        TrainOptions { seed: 1, hidden: 32, members: 1, epochs: 400, on_prior: None }
+        TrainOptions { seed: 1, hidden: [32, 32], members: 1, epochs: 400, on_prior: None }
     }
 }
 
@@ -108,14 +108,15 @@ fn train_space(
 
     let sizes = Sizes {
         inputs: plain.features.len(),
-        hidden: [1, 2, 4].into_iter().find(|blocks| blocks * BLOCK >= options.hidden).unwrap_or(4),
+        first: options.hidden[0].div_ceil(BLOCK).clamp(1, MOST_HIDDEN),
+        second: options.hidden[1].div_ceil(BLOCK).clamp(1, options.hidden[0].div_ceil(BLOCK).clamp(1, MOST_HIDDEN)),
         outputs: ids.len().div_ceil(BLOCK).clamp(1, MOST_OUTPUTS),
     };
     let seed = |role: usize| mixed(options.seed, &space.name, role);
     let members = options.members.clamp(1, MOST_MEMBERS);
     let folds = folds(space, &variants[0].1, seed(0));
     let epochs = if variants[0].1.len() < LEAST_SHAPES { 0 } else { options.epochs };
-    let validations = if epochs == 0 { 0 } else { variants.len() * FOLDS };
+    let validations = if variants[0].1.len() < FOLDS { 0 } else { variants.len() * FOLDS };
     let total = validations + members;
 
     let curves = in_parallel(
@@ -128,17 +129,20 @@ fn train_space(
         },
         &mut |done| progress(&space.name, done, total),
     );
-    let (variant, epochs) = best_of(&curves, variants.len());
-    let (model, examples) = &variants[variant];
+    let best = best_of(&curves, &variants);
+    let (model, examples) = &variants[best.variant];
+    let members = if best.share > 0.0 { members } else { 0 };
     let members = in_parallel(
         members,
         |member| {
             let train = (0..examples.len()).collect();
             let seed = seed(1 + FOLDS + member);
-            descend(&Descent { examples, train, valid: Vec::new(), sizes, epochs, seed }).mlp
+            let descent = Descent { examples, train, valid: Vec::new(), sizes, epochs: best.epochs, seed };
+            descend(&descent).mlp.quieter(best.share)
         },
         &mut |done| progress(&space.name, validations + done, total),
     );
+    progress(&space.name, total, total);
     Model { members, ..model.clone() }
 }
 
@@ -188,18 +192,30 @@ fn folds(space: &Space, examples: &[Example], seed: u64) -> Vec<usize> {
         .collect()
 }
 
-/// The variant and the passes that make the least regret, from the curves of the folds.
-fn best_of(curves: &[Vec<(f64, usize)>], variants: usize) -> (usize, usize) {
-    let mut best = (f64::INFINITY, 0, 0);
-    for variant in 0..variants {
-        let folds = curves.get(variant * FOLDS..(variant + 1) * FOLDS).unwrap_or_default();
+/// What cross-validation chose.
+struct Chosen {
+    variant: usize,
+    epochs: usize,
+    /// Of the MLP's word.
+    share: f32,
+}
+
+/// The variant, passes and share that make the least regret, by the curves of the folds; the first variant's levels as they
+/// are where there are none.
+fn best_of(curves: &[Vec<[f64; SHARES.len()]>], variants: &[(Model, Vec<Example>)]) -> Chosen {
+    let mut best = (f64::INFINITY, Chosen { variant: 0, epochs: 0, share: 1.0 });
+    for (variant, (folds, (model, _))) in curves.chunks(FOLDS).zip(variants).enumerate() {
         for check in 0..folds.iter().map(Vec::len).min().unwrap_or(0) {
-            let shapes: usize = folds.iter().map(|fold| fold[check].1).sum();
-            let mean = folds.iter().map(|fold| fold[check].0).sum::<f64>() / shapes.max(1) as f64;
-            best = if mean < best.0 { (mean, variant, check * CHECK) } else { best };
+            for (at, share) in SHARES.into_iter().enumerate() {
+                // Without the prior there is nothing but the MLP's word.
+                let sum = folds.iter().map(|fold| fold[check][at]).sum::<f64>();
+                if sum < best.0 && (model.on_prior || share == 1.0) {
+                    best = (sum, Chosen { variant, epochs: check * CHECK, share });
+                }
+            }
         }
     }
-    (best.1, best.2)
+    best.1
 }
 
 /// Jobs on all cores; the results in order, whichever ends first. `heard` is told how many are done.

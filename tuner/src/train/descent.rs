@@ -14,6 +14,8 @@ use crate::prior::Lanes;
 
 /// Passes between two looks at the shapes of validation.
 pub(super) const CHECK: usize = 10;
+/// How much of the MLP's word can be taken: little data can make it worse than none.
+pub(super) const SHARES: [f32; 4] = [0.0, 0.3, 0.6, 1.0];
 /// Examples of a step.
 const BATCH: usize = 16;
 const RATE: f32 = 3e-3;
@@ -42,26 +44,27 @@ pub(super) struct Descent<'a> {
 /// What came of it.
 pub(super) struct Descended {
     pub(super) mlp: Mlp,
-    /// After every [`CHECK`] passes, from none on: the sum of expected regrets over the shapes of validation, and how
-    /// many there are.
-    pub(super) scores: Vec<(f64, usize)>,
+    /// After every [`CHECK`] passes, from none on, and with each of [`SHARES`] of the MLP's word: the sum of expected regrets
+    /// over the shapes of validation.
+    pub(super) scores: Vec<[f64; SHARES.len()]>,
 }
 
 pub(super) fn descend(descent: &Descent<'_>) -> Descended {
-    match (descent.sizes.hidden, descent.sizes.outputs) {
-        (1, 1) => run::<1, 1>(descent),
-        (1, 2) => run::<1, 2>(descent),
-        (1, _) => run::<1, 3>(descent),
-        (2, 1) => run::<2, 1>(descent),
-        (2, 2) => run::<2, 2>(descent),
-        (2, _) => run::<2, 3>(descent),
-        (_, 1) => run::<4, 1>(descent),
-        (_, 2) => run::<4, 2>(descent),
-        (..) => run::<4, 3>(descent),
+    let Sizes { first, second, outputs, .. } = descent.sizes;
+    match (first, second, outputs) {
+        (1, _, 1) => run::<1, 1, 1>(descent),
+        (1, _, 2) => run::<1, 1, 2>(descent),
+        (1, _, _) => run::<1, 1, 3>(descent),
+        (2, 1, 1) => run::<2, 1, 1>(descent),
+        (2, 1, 2) => run::<2, 1, 2>(descent),
+        (2, 1, _) => run::<2, 1, 3>(descent),
+        (2, _, 1) => run::<2, 2, 1>(descent),
+        (2, _, 2) => run::<2, 2, 2>(descent),
+        _ => run::<2, 2, 3>(descent),
     }
 }
 
-fn run<const H: usize, const O: usize>(descent: &Descent<'_>) -> Descended {
+fn run<const F: usize, const S: usize, const O: usize>(descent: &Descent<'_>) -> Descended {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(descent.seed);
     let mut mlp = Mlp::new(descent.sizes, &mut rng);
     set_levels(&mut mlp, descent);
@@ -69,21 +72,21 @@ fn run<const H: usize, const O: usize>(descent: &Descent<'_>) -> Descended {
     let mut mean = mlp.clone();
     let mut order = descent.train.clone();
     let mut gradient = vec![Block::ZERO; mlp.blocks.len()];
-    let mut scores = vec![score::<H, O>(&mean, descent)];
+    let mut scores = vec![score::<F, S, O>(&mean, descent)];
     for epoch in 1..=descent.epochs {
         shuffle(&mut order, &mut rng);
         for batch in order.chunks(BATCH) {
             gradient.fill(Block::ZERO);
             for at in batch {
                 let example = &descent.examples[*at];
-                let (trace, log_us) = forward::<H, O>(&mlp, example);
+                let (trace, log_us) = forward::<F, S, O>(&mlp, example);
                 let slopes = slopes::<O>(example, &log_us, 1.0 / batch.len() as f32);
-                mlp.learn::<H, O>(&example.features, &example.traits, &trace, &slopes, &mut gradient);
+                mlp.learn::<F, S, O>(&example.features, &example.traits, &trace, &slopes, &mut gradient);
             }
             adam.step(&mut mlp, &gradient, &mut mean);
         }
         if epoch % CHECK == 0 {
-            scores.push(score::<H, O>(&mean, descent));
+            scores.push(score::<F, S, O>(&mean, descent));
         }
     }
     Descended { mlp: mean, scores }
@@ -103,17 +106,17 @@ fn set_levels(mlp: &mut Mlp, descent: &Descent<'_>) {
         }
     }
     let overall = sums.iter().sum::<f32>() / weights.iter().sum::<f32>().max(1e-6);
-    let begin = mlp.sizes.parts()[5];
+    let begin = mlp.sizes.parts().last[1];
     for lane in 0..mlp.sizes.outputs * BLOCK {
         let level = (sums[lane] + SHRINK * overall) / (weights[lane] + SHRINK);
         mlp.blocks[begin + lane / BLOCK].0[lane % BLOCK] = level;
     }
 }
 
-fn forward<const H: usize, const O: usize>(mlp: &Mlp, example: &Example) -> (Trace<H>, Lanes) {
-    let trace = mlp.hidden::<H>(&example.features);
+fn forward<const F: usize, const S: usize, const O: usize>(mlp: &Mlp, example: &Example) -> (Trace<F, S>, Lanes) {
+    let trace = mlp.hidden::<F, S>(&example.features);
     let mut log_us = example.base;
-    mlp.last::<H, O>(&trace, &example.traits, 1.0, &mut log_us);
+    mlp.last::<F, S, O>(&trace, &example.traits, 1.0, &mut log_us);
     (trace, log_us)
 }
 
@@ -145,12 +148,18 @@ fn soft_regret(example: &Example, log_us: &Lanes) -> f64 {
     regret / sum
 }
 
-fn score<const H: usize, const O: usize>(mlp: &Mlp, descent: &Descent<'_>) -> (f64, usize) {
-    let regret = |at: &usize| {
+fn score<const F: usize, const S: usize, const O: usize>(mlp: &Mlp, descent: &Descent<'_>) -> [f64; SHARES.len()] {
+    let mut sums = [0.0; SHARES.len()];
+    for at in &descent.valid {
         let example = &descent.examples[*at];
-        soft_regret(example, &forward::<H, O>(mlp, example).1)
-    };
-    (descent.valid.iter().map(regret).sum(), descent.valid.len())
+        let whole = forward::<F, S, O>(mlp, example).1;
+        for (sum, share) in sums.iter_mut().zip(SHARES) {
+            let mut log_us = example.base;
+            log_us.iter_mut().zip(&whole).for_each(|(log_us, whole)| *log_us += share * (whole - *log_us));
+            *sum += soft_regret(example, &log_us);
+        }
+    }
+    sums
 }
 
 struct Adam {
@@ -170,8 +179,8 @@ impl Adam {
     fn new(mlp: &Mlp) -> Adam {
         let zeros = vec![Block::ZERO; mlp.blocks.len()];
         let p = mlp.sizes.parts();
-        let weights = [p[0]..p[1], p[2]..p[3], p[4]..p[5], p[7]..p[8]];
-        let decaying = (0..mlp.blocks.len()).map(|at| weights.iter().any(|part| part.contains(&at)));
+        let weights = [p.first, p.second, p.last, p.shared];
+        let decaying = (0..mlp.blocks.len()).map(|at| weights.iter().any(|[begin, end]| (*begin..*end).contains(&at)));
         Adam { first: zeros.clone(), second: zeros, steps: 0, powers: [1.0; 2], decaying: decaying.collect() }
     }
 

@@ -47,7 +47,7 @@ fn example(model: &Model, shape: &Measured<'_>, ids: &[usize]) -> (Example, [f32
     let costs: Vec<Cost> = ids.iter().map(|id| shape.rows.get(id).map_or(Cost::ILLEGAL, |row| row.cost)).collect();
     let columns = CostColumns::new(&costs);
     let mut traits = [[0.0; MOST_CANDIDATES]; TRAITS];
-    let base = model.base(&columns, &mut traits);
+    let mut base = model.base(&columns, &mut traits);
     let of_prior = if model.on_prior { prior_features(&base, &columns) } else { [0.0; OF_PRIOR] };
     let zero = [0.0; MOST_CANDIDATES];
     let (mut target, mut regret, mut weight) = (zero, zero, zero);
@@ -61,6 +61,11 @@ fn example(model: &Model, shape: &Measured<'_>, ids: &[usize]) -> (Example, [f32
             regret[at] = over.min(ln_f64(crate::table::WORST)) as f32;
             weight[at] = (FAR_WEIGHT + exp(-over / NEAR)) as f32;
         }
+    }
+    // What must not run has no prior either.
+    for at in (0..MOST_CANDIDATES).filter(|at| weight[*at] == 0.0) {
+        base[at] = 0.0;
+        traits.iter_mut().for_each(|lanes| lanes[at] = 0.0);
     }
     let sum: f32 = weight.iter().sum();
     for weight in &mut weight {

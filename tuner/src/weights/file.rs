@@ -3,8 +3,8 @@
 //! Of each space: `SPACE.prior` [8], the constants in the order of `Prior`; `SPACE.factors` [kernels], logarithms;
 //! `SPACE.features` [2, features], what is subtracted and what is multiplied; and of each member `SPACE.M.` with `first`
 //! [features + 1, hidden], `second` [hidden + 1, hidden], `last` [hidden + 1, candidates], `traits` [3, candidates] and
-//! `shape_traits` [hidden + 1, 3]. A layer's last row is its biases. Hidden units and candidates fill whole blocks of 16 in
-//! memory; a file has those that there are.
+//! `shared` [hidden + 1, 3]. A layer's last row is its biases. Candidates fill whole blocks of 16 in memory; a file has those
+//! that there are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Weights;
 use crate::features::Features;
-use crate::mlp::{Mlp, Sizes};
+use crate::mlp::{Mlp, Sizes, TRAIT_ROW};
 use crate::numbers::{BLOCK, Block};
 use crate::prior::{CONSTANTS, Prior, TRAITS};
 use crate::train::MOST_MEMBERS;
@@ -23,6 +23,8 @@ use crate::{Candidate, MOST_CANDIDATES, Model, Space};
 const KEY: &str = "raglan_tuner_weights_1";
 const MOST_BYTES: usize = 16 << 20;
 const MOST_MODELS: usize = 64;
+/// Of the hidden layers.
+const WIDTHS: [[usize; 2]; 3] = [[16, 16], [32, 16], [32, 32]];
 /// No number of the MLP or of the features is larger.
 const LARGEST: f32 = 1e12;
 
@@ -46,19 +48,28 @@ struct ModelHead {
     candidates: Vec<String>,
     kernels: Vec<String>,
     on_prior: bool,
-    hidden: usize,
+    hidden: [usize; 2],
     members: usize,
 }
 
-/// Where a member's tensors lie among its blocks: name, rows, blocks a row, first block; how many columns are there.
-fn places(sizes: Sizes, candidates: usize) -> [(&'static str, usize, usize, usize, usize); 5] {
-    let (parts, hidden) = (sizes.parts(), sizes.hidden * BLOCK);
+/// A tensor of a member: its name, rows and columns, and where its rows lie in the member's numbers.
+struct Place {
+    name: &'static str,
+    shape: [usize; 2],
+    begin: usize,
+    row: usize,
+}
+
+fn places(sizes: Sizes, candidates: usize) -> [Place; 5] {
+    let (parts, first, second) = (sizes.parts(), sizes.first * BLOCK, sizes.second * BLOCK);
+    let outputs = sizes.outputs * BLOCK;
+    let place = |name, shape, block: usize, row| Place { name, shape, begin: block * BLOCK, row };
     [
-        ("first", sizes.inputs + 1, sizes.hidden, parts[0], hidden),
-        ("second", hidden + 1, sizes.hidden, parts[2], hidden),
-        ("last", hidden + 1, sizes.outputs, parts[4], candidates),
-        ("traits", TRAITS, sizes.outputs, parts[6], candidates),
-        ("shape_traits", hidden + 1, 1, parts[7], TRAITS),
+        place("first", [sizes.inputs + 1, first], parts.first[0], first),
+        place("second", [first + 1, second], parts.second[0], second),
+        place("last", [second + 1, candidates], parts.last[0], outputs),
+        place("traits", [TRAITS, candidates], parts.traits, outputs),
+        place("shared", [second + 1, TRAITS], parts.shared[0], TRAIT_ROW),
     ]
 }
 
@@ -76,13 +87,11 @@ pub(super) fn write(weights: &Weights) -> Vec<u8> {
         add(format!("{space}.factors"), vec![factors.len()], &factors);
         add(format!("{space}.features"), vec![2, model.features.len()], &features);
         for (at, member) in model.members.iter().enumerate() {
-            for (name, rows, blocks, begin, columns) in places(member.sizes, model.candidates.len()) {
-                let row = |row: usize| {
-                    let blocks = &member.blocks[begin + row * blocks..begin + (row + 1) * blocks];
-                    blocks.iter().flat_map(|block| block.0).take(columns)
-                };
-                let values: Vec<f32> = (0..rows).flat_map(row).collect();
-                add(format!("{space}.{at}.{name}"), vec![rows, columns], &values);
+            let numbers = |at: usize| member.blocks[at / BLOCK].0[at % BLOCK];
+            for Place { name, shape, begin, row } in places(member.sizes, model.candidates.len()) {
+                let of_row = |at: usize| (begin + at * row..begin + at * row + shape[1]).map(numbers);
+                let values: Vec<f32> = (0..shape[0]).flat_map(of_row).collect();
+                add(format!("{space}.{at}.{name}"), shape.to_vec(), &values);
             }
         }
         heads.push(ModelHead {
@@ -90,7 +99,7 @@ pub(super) fn write(weights: &Weights) -> Vec<u8> {
             candidates: model.candidates.iter().map(Candidate::to_string).collect(),
             kernels: model.prior.kernels.iter().map(|(name, _)| name.clone()).collect(),
             on_prior: model.on_prior,
-            hidden: model.members.first().map_or(2, |member| member.sizes.hidden) * BLOCK,
+            hidden: model.members.first().map_or([1; 2], |m| [m.sizes.first, m.sizes.second]).map(|blocks| blocks * BLOCK),
             members: model.members.len(),
         });
     }
@@ -164,8 +173,8 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
     if let Some(twice) = candidates.iter().enumerate().find(|(at, c)| candidates[..*at].contains(c)) {
         return Err(format!("{name}: {} is there twice", twice.1));
     }
-    if kernels.len() > MOST_CANDIDATES || members > MOST_MEMBERS || ![16, 32, 64].contains(&hidden) {
-        return Err(format!("{name}: {} kernels, {members} members of width {hidden}", kernels.len()));
+    if kernels.len() > MOST_CANDIDATES || members > MOST_MEMBERS || !WIDTHS.contains(&hidden) {
+        return Err(format!("{name}: {} kernels, {members} members of widths {hidden:?}", kernels.len()));
     }
     let constants = numbers(tensors, &format!("{name}.prior"), &[CONSTANTS])?;
     let factors = numbers(tensors, &format!("{name}.factors"), &[kernels.len()])?;
@@ -176,7 +185,7 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
     let standard = numbers(tensors, &format!("{name}.features"), &[2, features.len()])?;
     let (mean, scale) = standard.split_at(features.len());
     (features.mean, features.scale) = (mean.to_vec(), scale.to_vec());
-    let sizes = Sizes { inputs: features.len(), hidden: hidden / BLOCK, outputs: candidates.len().div_ceil(BLOCK) };
+    let sizes = Sizes { inputs: features.len(), first: hidden[0] / BLOCK, second: hidden[1] / BLOCK, outputs: candidates.len().div_ceil(BLOCK) };
     let members = (0..members).map(|at| read_member(tensors, &format!("{name}.{at}"), sizes, candidates.len()));
     let members = members.collect::<Result<Vec<Mlp>, String>>()?;
     if members.is_empty() && !on_prior {
@@ -187,13 +196,12 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
 }
 
 fn read_member(tensors: &SafeTensors<'_>, name: &str, sizes: Sizes, candidates: usize) -> Result<Mlp, String> {
-    let mut blocks = vec![Block::ZERO; sizes.parts()[9]];
-    for (tensor, rows, width, begin, columns) in places(sizes, candidates) {
-        let values = numbers(tensors, &format!("{name}.{tensor}"), &[rows, columns])?;
-        for (row, values) in values.chunks_exact(columns).enumerate() {
-            for (column, value) in values.iter().enumerate() {
-                blocks[begin + row * width + column / BLOCK].0[column % BLOCK] = *value;
-            }
+    let mut blocks = vec![Block::ZERO; sizes.parts().end];
+    for Place { name: tensor, shape, begin, row } in places(sizes, candidates) {
+        let values = numbers(tensors, &format!("{name}.{tensor}"), &shape)?;
+        for (at, value) in values.iter().enumerate() {
+            let place = begin + at / shape[1] * row + at % shape[1];
+            blocks[place / BLOCK].0[place % BLOCK] = *value;
         }
     }
     Ok(Mlp { sizes, blocks })
