@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 /// Regret below this, in percent, is drawn as this: the axis is logarithmic.
 const LEAST_REGRET: f64 = 0.1;
 
+/// Draws what a picture shows of one space.
+type Draw = fn(&[&ShapeRecord], &Dataset) -> Panel;
+
 /// File names and SVG texts.
 pub(super) fn all(report: &Report, dataset: &Dataset) -> Vec<(&'static str, String)> {
     let of = &dataset.header.adapter;
-    let pictures: [(&str, &str, fn(&[&ShapeRecord], &Dataset) -> Panel); 3] = [
+    let pictures: [(&str, &str, Draw); 3] = [
         ("tune-regret.svg", "Time lost against exhaustive search, unseen shapes in order", regret),
         ("tune-rows.svg", "Time lost against exhaustive search over size, unseen shapes", over_size),
         ("tune-predicted.svg", "Predicted over measured time of what was picked, unseen shapes", predicted),
