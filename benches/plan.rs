@@ -6,10 +6,13 @@ use raglan::cost::{AdapterClass, ModelCost, StepCost};
 use raglan::plan::{AttentionShape, Numerics, Plan, Planner};
 use raglan::request::{Request, RequestId, SamplingParams};
 use raglan::scheduler::{Scheduler, SchedulerOptions};
+use raglan::schedules::made_up::{ADAPTER, chance, weights};
+use raglan::schedules::{AdapterKey, Form, Found, Mode, Tuner, attention};
 use raglan::segments::{Policy, Segment, SlotGroups};
 use raglan::sequence::Sequence;
-use raglan::shaders::AdapterLimits;
 use raglan::shaders::attention::CHUNK;
+use raglan::shaders::{AdapterLimits, Part};
+use raglan::tuner::{Candidate, Cost};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::time::Instant;
@@ -27,14 +30,18 @@ fn main() {
     println!(
         "choosing a step of {SEQUENCES} answers and taking its samples: {median:.1} µs median of {STEPS}, {lowest:.1} lowest\n"
     );
+    println!("Attention's schedules by predictions are those of made-up weights, a whole portfolio of each form.\n");
     println!("| batch | tokens | items | merges | µs to plan, median of {STEPS} | lowest | target |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let deterministic = Numerics::Deterministic { longest_context: LONGEST };
-    for (name, numerics, forks, prompt) in [
-        ("decode", Numerics::Fast, false, 0),
-        ("decode, an eighth forks", Numerics::Fast, true, 0),
-        ("decode and 512 tokens of a prompt", Numerics::Fast, true, 512),
-        ("decode, deterministic", deterministic, true, 0),
+    for (name, numerics, forks, prompt, tuner) in [
+        ("decode", Numerics::Fast, false, 0, Asked::Never),
+        ("decode, by predictions, remembered", Numerics::Fast, false, 0, Asked::Remembered),
+        ("decode, by predictions, each batch new", Numerics::Fast, false, 0, Asked::Anew),
+        ("decode, an eighth forks", Numerics::Fast, true, 0, Asked::Never),
+        ("decode and 512 tokens of a prompt", Numerics::Fast, true, 512, Asked::Never),
+        ("the same, by predictions, each batch new", Numerics::Fast, true, 512, Asked::Anew),
+        ("decode, deterministic", deterministic, true, 0, Asked::Never),
     ] {
         let shape = AttentionShape {
             num_heads: 32,
@@ -46,12 +53,16 @@ fn main() {
         };
         let limits = StepLimits { max_batch_tokens: 768, max_sequences: 257, max_adjustments: 1 };
         let planner = Planner::new(shape, AdapterClass::Hardware, &AdapterLimits::most(), &limits);
-        let batch = batch(if numerics == Numerics::Fast { 16 } else { CHUNK }, forks, prompt);
+        let planner = if tuner == Asked::Never { planner } else { tuned(planner.with_inputs(Part::ActF16)) };
+        let quantum = if numerics == Numerics::Fast { 16 } else { CHUNK };
+        let seeds = if tuner == Asked::Anew { 1..STEPS as u64 + 21 } else { 1..2 };
+        let batches: Vec<Batch> = seeds.map(|seed| batch(seed, quantum, forks, prompt)).collect();
+        let batch = &batches[0];
         let mut plan = Plan::default();
         let mut times: Vec<f64> = (0..STEPS + 20)
-            .map(|_| {
+            .map(|step| {
                 let start = Instant::now();
-                planner.plan_into(std::hint::black_box(&batch), &mut plan);
+                planner.plan_into(std::hint::black_box(&batches[step % batches.len()]), &mut plan);
                 start.elapsed().as_secs_f64() * 1e6
             })
             .skip(20)
@@ -67,6 +78,36 @@ fn main() {
             if numerics == Numerics::Fast { format!("≤ {TARGET_US}") } else { String::new() }
         );
     }
+}
+
+/// Whether the tuner is asked for attention's schedules, and whether it has met the batch before.
+#[derive(PartialEq)]
+enum Asked {
+    Never,
+    Remembered,
+    Anew,
+}
+
+/// The same planner with made-up weights that know 48 candidates of each form.
+fn tuned(mut planner: Planner) -> Planner {
+    let (terms, heads) = (planner.terms().clone(), planner.heads());
+    let mut forms = Vec::new();
+    for form in [Form::Vector, Form::Tile] {
+        let all = attention::all(form, &heads, &terms, &planner.usual_attention(form));
+        let step = (all.len() / 48).max(1);
+        forms.extend(all.into_iter().step_by(step).take(48));
+    }
+    let time = |_: &str, shape: &[f32], candidate: &Candidate, cost: &Cost| {
+        let taste = chance(1, &format!("{candidate} {}", shape[0].log2() as u32));
+        (5.0 + cost.bytes / 1e6 + cost.workgroups / 100.0) * (1.0 + 0.2 * taste)
+    };
+    let weights = weights(ADAPTER, &terms, &heads, (&[], &forms), &time).expect("something is learned");
+    let key =
+        AdapterKey { adapter_type: ADAPTER.0.to_owned(), driver: ADAPTER.1.to_owned(), class: AdapterClass::Hardware };
+    planner.tune(Tuner::new(Mode::Predict, false, Found::of(&key, vec![weights])), &[], None);
+    let kept = planner.attention_choices().count();
+    assert!(kept > 0, "some candidate is worth compiling");
+    planner
 }
 
 /// Microseconds that the scheduler takes to choose a step of many answers and to take its samples, median and lowest:
@@ -104,8 +145,8 @@ fn schedule() -> (f64, f64) {
 
 /// A token for each of many sequences with log-uniform contexts, a quarter of them in two segments, an eighth forks of
 /// the one before; and some tokens of a long prompt.
-fn batch(quantum: usize, forks: bool, prompt: usize) -> Batch {
-    let mut rng = StdRng::seed_from_u64(1);
+fn batch(seed: u64, quantum: usize, forks: bool, prompt: usize) -> Batch {
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut batch = Batch::new(1);
     let (mut next_slot, mut last) = (0, Vec::<Segment>::new());
     for _ in 0..SEQUENCES {

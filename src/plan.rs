@@ -274,11 +274,15 @@ impl Planner {
     }
 
     /// The same, with the attention of the choice's form run so: for measuring. The choice must be legal.
-    pub fn with_attention(self, choice: AttentionChoice) -> Self {
-        let mut planner = self;
+    pub fn with_attention(mut self, choice: AttentionChoice) -> Self {
+        self.force_attention(choice);
+        self
+    }
+
+    /// Has the attention of the choice's form run so: for measuring. The choice must be legal.
+    pub fn force_attention(&mut self, choice: AttentionChoice) {
         let form = choice.form();
-        planner.attention[form as usize] = picks::Portfolio::of_one(choice, planner.terms.limits.coop_side);
-        planner
+        self.attention[form as usize] = picks::Portfolio::of_one(choice, self.terms.limits.coop_side);
     }
 
     /// Has every product run so where it may, or as it would be chosen: for measuring.

@@ -3,6 +3,8 @@
 
 pub mod attention;
 pub mod linear;
+#[doc(hidden)]
+pub mod made_up;
 mod narrow;
 mod store;
 mod table;

@@ -5,7 +5,6 @@ mod batched;
 mod data;
 mod dispatches;
 mod golden;
-pub(crate) mod made_up;
 mod memory;
 mod moved;
 mod ragged;

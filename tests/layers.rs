@@ -46,7 +46,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("kv_cache", &["gpu", "models", "segments"]),
     ("ops", &["gpu", "plan", "schedules", "shaders", "weights", "kv_cache", "models"]),
     ("gpu", &["wgpu", "shaders"]),
-    ("error", &["models"]),
+    ("error", &["models", "tuner"]),
 ];
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {

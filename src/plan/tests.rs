@@ -24,7 +24,7 @@ fn segment(first_slot: usize, first_position: usize, count: usize) -> Segment {
 
 /// Every (row, key) pair that causality and the window allow is in just one item; the results of each row are joined from
 /// just its items, by position, or its only item is direct; and no two items of a pass write the same partial row.
-fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
+pub(super) fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
     let heads = planner.shape.group();
     for ((group, window), planned) in batch.groups.iter().zip(&planner.shape.windows).zip(&plan.groups) {
         // Of each row: (key, slot), and the first key of each partial row.

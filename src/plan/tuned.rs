@@ -2,7 +2,7 @@
 
 use super::picks::Portfolio;
 use super::{Numerics, Picked, Planner};
-use crate::cost::{AdapterClass, Predicted};
+use crate::cost::Predicted;
 use crate::schedules::{
     AttentionChoice, AttentionStats, Filling, Form, Level, Levels, LinearChoice, LinearShape, LinearTable, Measure,
     Mode, ProductKey, Tuner,
@@ -53,10 +53,11 @@ impl Planner {
     /// Takes `tuner` for what steps run from now on: fills the table of the model's products, and keeps of attention's portfolio
     /// what may run. `measure` is what exhaustive tuning and calibration ask.
     pub fn tune(&mut self, tuner: Tuner, products: &[ProductKey], measure: Option<&mut dyn Measure>) {
-        // The order in which `matmul` sums is tested on software adapters, where all that compiles its shaders is known.
-        let tuner = match self.shape.numerics {
-            Numerics::Fast => tuner,
-            Numerics::Deterministic { .. } => tuner.in_one_order(self.terms.class == AdapterClass::Software),
+        let tuner = match (self.shape.numerics, products.first()) {
+            (Numerics::Deterministic { .. }, Some(product)) => {
+                tuner.in_one_order(self.linear_rules(&product.at(1)).kernel)
+            }
+            _ => tuner,
         };
         let (heads, packed_rows) = (self.heads(), self.max_batch_tokens * self.shape.group());
         self.attention = [Form::Vector, Form::Tile].map(|form| {
@@ -100,7 +101,7 @@ impl Planner {
         let (key_us, pair_us) = (run_us(Form::Vector, 1), run_us(Form::Tile, tile_rows));
         let levels = self.tuner.levels();
         let exact = [levels.linear_few, levels.linear_many].iter().all(|level| *level == Level::Exact);
-        let exact = exact && steps.is_some();
+        let exact = (exact || self.tuner.mode() == Mode::Exhaustive) && steps.is_some();
         Predicted { products: steps.unwrap_or_default(), key_us, pair_us, exact }
     }
 
@@ -137,3 +138,6 @@ impl Planner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,19 @@ pub fn find(key: &AdapterKey, dir: Option<&Path>) -> Found {
     found
 }
 
+impl Found {
+    /// What such weights serve an adapter with, the nearest first.
+    pub fn of(key: &AdapterKey, weights: Vec<Weights>) -> Found {
+        let mut found = Found::default();
+        let named = |weights: Weights| Source { name: weights.adapter_type.clone(), weights };
+        let mut sources: Vec<Source> = weights.into_iter().map(named).collect();
+        sources.retain(|source| may_serve(key, &source.weights.adapter_type));
+        nearest_first(key, &mut sources);
+        serve(key, &sources, &mut found);
+        found
+    }
+}
+
 /// The weights of an adapter type itself, and their name: the user's under `dir`, or those in the program.
 ///
 /// # Errors
@@ -163,8 +176,12 @@ fn sources(key: &AdapterKey, dir: Option<&Path>, warnings: &mut Vec<String>) -> 
         let weights = Weights::from_bytes(&name, bytes);
         add(name, adapter_type, weights);
     }
-    sources.sort_by_key(|source| std::cmp::Reverse(nearness(&key.adapter_type, &source.weights.adapter_type)));
+    nearest_first(key, &mut sources);
     sources
+}
+
+fn nearest_first(key: &AdapterKey, sources: &mut [Source]) {
+    sources.sort_by_key(|source| std::cmp::Reverse(nearness(&key.adapter_type, &source.weights.adapter_type)));
 }
 
 /// The folders of adapter types under `dir` that may serve.

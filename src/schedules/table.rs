@@ -144,6 +144,11 @@ impl LinearTable {
         us.is_finite().then_some(f64::from(us))
     }
 
+    /// Every choice that some number of rows takes, by product.
+    pub fn chosen(&self) -> impl Iterator<Item = (ProductKey, &LinearChoice)> {
+        self.entries.iter().flat_map(|(&product, entry)| entry.choices.iter().map(move |choice| (product, choice)))
+    }
+
     /// Numbers of rows at which choices and times may change, up to the largest step.
     pub fn points(&self) -> Vec<usize> {
         if self.entries.is_empty() { Vec::new() } else { grid(self.max_rows.max(1)) }

@@ -6,6 +6,7 @@ use super::narrow::narrow;
 use super::store::Found;
 use super::{Terms, spaces};
 use crate::cost::AdapterClass;
+use raglan_shaders::Kernel;
 use raglan_tuner::{Cost, MOST_CANDIDATES, Model};
 
 /// How schedules are chosen.
@@ -106,14 +107,12 @@ impl Tuner {
         Tuner::new(Mode::Off, false, Found::default())
     }
 
-    /// For runs whose sums must have one order: of products only what sums as the rules' choice does, `matmul` that is not
-    /// split, and nothing of attention. `verified` is whether that holds on the adapter; where it is not known, nothing is left.
+    /// For runs whose sums must have one order: of products only `kernel`, not split, whose schedules all add along the inner
+    /// columns, and nothing of attention. Whether a driver keeps that order has to be looked at on the adapter.
     #[must_use]
-    pub fn in_one_order(mut self, verified: bool) -> Tuner {
+    pub fn in_one_order(mut self, kernel: &'static Kernel) -> Tuner {
         for model in self.linear.iter_mut().flatten() {
-            let keep = |choice: &LinearChoice| {
-                verified && choice.kernel == &raglan_shaders::matmul::KERNEL && choice.splits == 1
-            };
+            let keep = |choice: &LinearChoice| choice.kernel == kernel && choice.splits == 1;
             model.choices.iter_mut().for_each(|choice| *choice = choice.take().filter(keep));
         }
         self.found.remove(spaces::ATTENTION_VECTOR);
@@ -187,14 +186,14 @@ impl Tuner {
     pub(super) fn gain(&self, class: AdapterClass) -> f32 {
         match class {
             AdapterClass::Software => 0.02,
-            AdapterClass::Hardware => 0.0005,
+            AdapterClass::Hardware => 0.0001,
         }
     }
 }
 
 impl LinearModel {
     /// Its candidates; those that this build cannot run stand for a choice that never is legal.
-    pub(super) fn choices(&self) -> Vec<LinearChoice> {
+    pub(crate) fn choices(&self) -> Vec<LinearChoice> {
         let never = || LinearChoice {
             splits: u32::MAX,
             ..LinearChoice::whole(&raglan_shaders::matmul::KERNEL, Default::default())

@@ -1,6 +1,5 @@
 //! Models whose schedules the tuner chooses, by made-up weights: what is answered, and what is compiled.
 
-use super::made_up::{chance, weights};
 use super::runs::{answer, answers, engine, greedy, options, same};
 use super::{Adapters, SelfTest, test};
 use crate::cost::AdapterClass;
@@ -9,6 +8,7 @@ use crate::engine::{EngineOptions, Stepper};
 use crate::gpu::Gpu;
 use crate::ops::{Dtype, Types};
 use crate::request::Request;
+use crate::schedules::made_up::{chance, weights};
 use crate::schedules::{Form, KvHeads, Mode, Terms, adapter_type, attention, linear};
 use raglan_models::Checkpoint;
 use raglan_shaders::Part;

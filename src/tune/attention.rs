@@ -15,7 +15,7 @@ use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::attention::{AttentionItem, vector};
 
 /// Places in the arenas that a batch takes in turn at most.
-const MOST_PLACES: usize = 8;
+const MOST_PLACES: usize = 6;
 
 /// Queries lie between 2^this and twice that: with keys of 2^-4, scores of a batch differ by about two.
 const Q_EXPONENT: i32 = 4;
@@ -32,6 +32,9 @@ pub(super) struct AttentionProblem {
     kv: KvLayer,
     /// In turn, so that no cache holds what they read.
     places: Vec<Place>,
+    planner: Planner,
+    /// What the places are planned by.
+    planned: Option<AttentionChoice>,
     looked: Looked,
     reference: Reference,
 }
@@ -108,7 +111,8 @@ impl AttentionProblem {
         let slots = k.bytes() as usize / (kv_heads * head_stride * element_bytes);
         let taken = batch.slots();
         assert!(taken <= slots, "{taken} slots of {slots}");
-        let capacity = planner(rig, &batch).capacity();
+        let planner = planner(rig, &batch);
+        let capacity = planner.capacity();
         let buffer = |label: &str, bytes: usize| rig.gpu.buffer(label, bytes as u64);
         let partials = kv_heads * capacity.partials.max(1);
         let (sums, weights) = (buffer("sums", 4 * partials * head_stride)?, buffer("weights", 8 * partials)?);
@@ -144,6 +148,8 @@ impl AttentionProblem {
             out: Rows { buffer: buffer("measured results", rows * stride * act_bytes)?, stride },
             kv: KvLayer { group: 0, k, v },
             places,
+            planner,
+            planned: None,
             looked: Looked::of(rows, stride * act_bytes),
             reference: Reference::means(&[], head_stride, 0, 0.0, 0.0, false),
             batch,
@@ -161,23 +167,34 @@ impl AttentionProblem {
         Ok(Reference::means(&met.1, cols, self.keys_max, largest, scores, rig.is_f16()))
     }
 
-    /// Has the rig run `choice`, and plans every place by it.
-    fn prepare(&mut self, rig: &mut Rig, choice: &AttentionChoice) -> Result<(), Error> {
-        rig.kernels.planner = planner(rig, &self.batch).with_attention(choice.clone());
-        let planner = &rig.kernels.planner;
-        for place in &mut self.places {
-            planner.plan_into(&self.batch.batch(place.first_slot), &mut place.plan);
+    /// Plans every place by `choice`, and has `run` run it.
+    fn planned<R>(
+        &mut self,
+        rig: &mut Rig,
+        choice: &AttentionChoice,
+        run: impl FnOnce(&AttentionProblem, &Rig) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        if self.planned.as_ref() != Some(choice) {
+            self.planned = None;
+            self.planner.force_attention(choice.clone());
+            for place in &mut self.places {
+                self.planner.plan_into(&self.batch.batch(place.first_slot), &mut place.plan);
+            }
+            let lists = self.places.iter().flat_map(|Place { plan, partials, .. }| -> [(&Buffer, &[u8]); 3] {
+                [
+                    (&partials.items, bytemuck::cast_slice(&plan.items)),
+                    (&partials.merges, bytemuck::cast_slice(&plan.merges)),
+                    (&partials.parts, bytemuck::cast_slice(&plan.parts)),
+                ]
+            });
+            rig.write(&lists.collect::<Vec<_>>())?;
+            self.planned = Some(choice.clone());
         }
-        let lists = |place: &Place| {
-            let Plan { items, merges, parts, .. } = &place.plan;
-            [
-                (place.partials.items.clone(), bytemuck::cast_slice(items).to_vec()),
-                (place.partials.merges.clone(), bytemuck::cast_slice(merges).to_vec()),
-                (place.partials.parts.clone(), bytemuck::cast_slice(parts).to_vec()),
-            ]
-        };
-        let lists: Vec<(Buffer, Vec<u8>)> = self.places.iter().flat_map(lists).collect();
-        rig.write(&lists.iter().map(|(buffer, bytes)| (buffer, bytes.as_slice())).collect::<Vec<_>>())
+        // The rig's kernels are asked how what was planned runs.
+        std::mem::swap(&mut rig.kernels.planner, &mut self.planner);
+        let result = run(self, rig);
+        std::mem::swap(&mut rig.kernels.planner, &mut self.planner);
+        result
     }
 
     fn record<'a>(&'a self, ops: &mut Ops<'a>, turn: usize) {
@@ -187,11 +204,11 @@ impl AttentionProblem {
     }
 
     fn run(&mut self, rig: &mut Rig, choice: &AttentionChoice) -> Result<(f64, Vec<f32>), Error> {
-        self.prepare(rig, choice)?;
-        let problem = &*self;
-        let met = rig.once((&problem.out.buffer, &problem.looked), &mut |ops| problem.record(ops, 0))?;
-        let values = Looked::floats(&met.bytes, 0..met.bytes.len(), rig.is_f16());
-        Ok((met.us, values))
+        self.planned(rig, choice, |problem, rig| {
+            let met = rig.once((&problem.out.buffer, &problem.looked), &mut |ops| problem.record(ops, 0))?;
+            let values = Looked::floats(&met.bytes, 0..met.bytes.len(), rig.is_f16());
+            Ok((met.us, values))
+        })
     }
 
     /// The kernels that a choice runs.
@@ -199,9 +216,7 @@ impl AttentionProblem {
     /// # Errors
     /// If the adapter was lost.
     pub(super) fn variants(&mut self, rig: &mut Rig, choice: &AttentionChoice) -> Result<Vec<Variant>, Error> {
-        self.prepare(rig, choice)?;
-        let problem = &*self;
-        Ok(rig.rehearse(&mut |ops| problem.record(ops, 0)))
+        self.planned(rig, choice, |problem, rig| Ok(rig.rehearse(&mut |ops| problem.record(ops, 0))))
     }
 
     /// Runs a choice once and compares what it computes with the default's: its microseconds, or what is wrong with it.
@@ -218,8 +233,6 @@ impl AttentionProblem {
     /// # Errors
     /// If the adapter was lost, or refused something.
     pub(super) fn time(&mut self, rig: &mut Rig, choice: &AttentionChoice, about_us: f64) -> Result<f64, Error> {
-        self.prepare(rig, choice)?;
-        let problem = &*self;
-        rig.time(about_us, &mut |ops, turn| problem.record(ops, turn))
+        self.planned(rig, choice, |problem, rig| rig.time(about_us, &mut |ops, turn| problem.record(ops, turn)))
     }
 }

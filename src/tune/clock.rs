@@ -67,7 +67,7 @@ impl Clock {
     /// Windows of a sample, of which the shortest counts. Whatever else runs on the cores of a software adapter only lengthens
     /// what it does; an adapter of its own has no such neighbours.
     pub(super) fn windows(&self) -> usize {
-        if self.is_software { 3 } else { 1 }
+        if self.is_software { 2 } else { 1 }
     }
 
     /// Times what `recorder` will record, as a whole; before its first dispatch.

@@ -139,6 +139,15 @@ impl LinearProblem {
         Ok(self.reference.check(&values).map(|_| met.us))
     }
 
+    /// What a choice computes, bit for bit.
+    ///
+    /// # Errors
+    /// If the adapter was lost, or refused something.
+    pub(super) fn bits(&self, rig: &mut Rig, choice: &LinearChoice) -> Result<Vec<u8>, Error> {
+        rig.kernels.planner.force_linear(Some(choice.clone()));
+        Ok(rig.once((&self.out.buffer, &self.looked), &mut |ops| self.record(ops, 0, self.product()))?.bytes)
+    }
+
     /// Microseconds of a choice that takes about `about_us`.
     ///
     /// # Errors

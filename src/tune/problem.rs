@@ -139,7 +139,9 @@ impl Subject {
             (Kind::Linear(shape), Choice::Linear(default)) => {
                 Problem::Linear(LinearProblem::new(rig, *shape, default, rotated_bytes)?)
             }
-            (Kind::Attention(known), _) => Problem::Attention(AttentionProblem::new(rig, known.0.clone(), &known.1)?),
+            (Kind::Attention(known), _) => {
+                Problem::Attention(Box::new(AttentionProblem::new(rig, known.0.clone(), &known.1)?))
+            }
             _ => unreachable!("a product's default is a product's choice"),
         })
     }
@@ -158,7 +160,7 @@ impl Subject {
 /// A shape whose inputs are on the adapter.
 pub(super) enum Problem {
     Linear(LinearProblem),
-    Attention(AttentionProblem),
+    Attention(Box<AttentionProblem>),
 }
 
 const KIND: &str = "a choice of the shape's own kind";

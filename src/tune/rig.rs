@@ -28,7 +28,7 @@ pub(super) const KV_EXPONENT: i32 = -4;
 const POISON: u8 = 0xff;
 
 /// Windows that are together so many times as long as one must be are enough, however few.
-const LONG_WINDOWS: f64 = 4.0;
+const LONG_WINDOWS: f64 = 3.0;
 
 /// Dispatches of a submission at most: their descriptions take memory on the host.
 const MOST_REPEATS: usize = 512;

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 /// Shapes of one group in a row: the same matrix with other rows, the same heads with other batches.
-pub(super) const GROUP_SHAPES: usize = 4;
+pub(super) const GROUP_SHAPES: usize = 3;
 
 /// A problem of some space.
 #[derive(Debug, Clone, PartialEq)]

@@ -134,9 +134,9 @@ fn a_small_collection_reads_back_with_its_rounds_and_an_interrupted_one_goes_on(
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path());
     let stop = AtomicBool::new(false);
-    // Somebody stops it in the first round of the first shapes, and has it go on.
+    // Somebody stops it in the first round behind the pilot, and has it go on.
     let interrupted = collect(&gpu, &options, &stop, &mut |what, _, _| {
-        if what.contains("round 1") {
+        if what.contains(", round ") {
             stop.store(true, Ordering::Relaxed);
         }
     });

@@ -28,8 +28,8 @@ SHOWN = {
     "-depth": "Time a token over context length",
     "-kernels": "Share of the limit by kernel",
     "-dynamic": "Times of other runtimes over raglan's, dynamic shapes",
-    "-tune-regret": "Share of exhaustive search by shape",
-    "-tune-rows": "Share of exhaustive search over rows",
+    "-tune-regret": "Time lost against exhaustive search, shapes in order",
+    "-tune-rows": "Time lost against exhaustive search over size",
     "-tune-predicted": "Predicted over measured time",
 }
 # The columns of rows that have any of these; other rows show all their plain fields.
@@ -66,6 +66,8 @@ KERNEL = [
     "drain_us",
     "error",
 ]
+SCORES = ["of", "space", "shapes", "geometric_mean", "p5", "p1", "worst", "slower_than_default"]
+SCORES += ["calibrated", "noise_floor", "portfolio"]
 DYNAMIC = ["op", "shape", "tuner", "runtime", "candidate", "us", "us_min", "us_max", "captured", "error"]
 
 
@@ -309,6 +311,8 @@ def table(rows):
         columns = (
             TEST
             if "test" in row
+            else SCORES
+            if "geometric_mean" in row
             else DYNAMIC
             if "op" in row and "shape" in row and ("tuner" in row or "runtime" in row)
             else KERNEL

@@ -164,7 +164,8 @@ def run_step(step, raglan, limit, grace, taken):
         files = {name: data for name, data in files.items() if name in own(step) or data != given.get(name)}
         said, logged = files.pop("stdout", b""), files.pop("stderr", b"")
         # Every row was tried, and those that failed say why: to run it again would not change them.
-        if row["ended"] == 1 and parse(said.decode("utf-8", "replace")).get("rows"):
+        rows = parse(said.decode("utf-8", "replace")).get("rows")
+        if row["ended"] == 1 and isinstance(rows, list) and rows:
             row["some_failed"] = True
         row["words"] = "" if row["ended"] == 0 else (logged or said).decode("utf-8", "replace")[-WORDS:]
         kept = {f"{step.name}.{name}": data for name, data in files.items()}

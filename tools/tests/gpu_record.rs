@@ -30,7 +30,7 @@ case "$*" in
     "tune collect"*)
         echo measured >> dataset.parquet
         if [ -e "$here/slow" ]; then sleep 100 & wait; fi
-        echo '{"shapes":1}' ;;
+        echo '{"rows":1}' ;;
     "tune train"*) (echo weights; cat dataset.parquet) > weights.safetensors; echo '{"seed":1}' ;;
     "tune evaluate"*)
         echo '<svg>regret</svg>' > tune-regret.svg

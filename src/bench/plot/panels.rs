@@ -1,11 +1,11 @@
 //! Panels of points and lines over logarithmic axes, two beside each other, with one legend.
 
-use super::{COLOURS, INK, LEFT, TOP, WIDTH, escape, head, number};
+use super::{COLOURS, INK, LEFT, TOP, WIDTH, axis, escape, head, number};
 use std::fmt::Write;
 
 /// Height of a panel with its words.
 const PANEL: f64 = 350.0;
-const GAP: f64 = 70.0;
+const GAP: f64 = 84.0;
 const FOOT: f64 = 52.0;
 const LEGEND: f64 = 20.0;
 
@@ -62,7 +62,7 @@ impl Scale {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         match (low <= high, is_log) {
             (false, _) => Scale { is_log, low: 0.0, high: 1.0 },
-            (true, false) => Scale { is_log, low: 0.0, high: high.max(1e-9) },
+            (true, false) => Scale { is_log, low: 0.0, high: axis(high.max(1e-9)).1 },
             (true, true) => {
                 let (low, high) = (low.log10().floor(), high.log10().ceil());
                 Scale { is_log, low, high: high.max(low + 1.0) }
@@ -77,7 +77,7 @@ impl Scale {
 
     fn ticks(&self) -> Vec<f64> {
         if !self.is_log {
-            return (0..=5).map(|fifth| self.high * f64::from(fifth) / 5.0).collect();
+            return super::ticks(axis(self.high).0, self.high).collect();
         }
         let steps: &[f64] = if self.high - self.low < 1.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let powers = self.low as i32..=self.high as i32;
@@ -174,7 +174,7 @@ fn draw(svg: &mut String, panel: &Panel, Place { left, right, top }: Place, name
          <text transform=\"translate({:.1} {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
         bottom + 36.0,
         escape(&panel.x_words),
-        left - 48.0,
+        left - 64.0,
         (top + bottom) / 2.0,
         escape(&panel.y_words)
     );
@@ -184,7 +184,8 @@ fn draw(svg: &mut String, panel: &Panel, Place { left, right, top }: Place, name
             "<path stroke=\"{INK}\" stroke-dasharray=\"6 4\" d=\"M{left:.1} {bottom:.1}L{right:.1} {top:.1}\"/>"
         );
     }
-    for series in &panel.series {
+    // The first lies on top.
+    for series in panel.series.iter().rev() {
         let index = names.iter().position(|name| *name == series.name).unwrap_or(0);
         let colour = COLOURS[index % COLOURS.len()];
         let placed: Vec<(f64, f64)> =

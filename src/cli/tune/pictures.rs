@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 /// Regret below this, in percent, is drawn as this: the axis is logarithmic.
 const LEAST_REGRET: f64 = 0.1;
 
+/// Draws what a picture shows of one space.
+type Draw = fn(&[&ShapeRecord], &Dataset) -> Panel;
+
 /// File names and SVG texts.
 pub(super) fn all(report: &Report, dataset: &Dataset) -> Vec<(&'static str, String)> {
     let of = &dataset.header.adapter;
-    let pictures: [(&str, &str, fn(&[&ShapeRecord], &Dataset) -> Panel); 3] = [
+    let pictures: [(&str, &str, Draw); 3] = [
         ("tune-regret.svg", "Time lost against exhaustive search, unseen shapes in order", regret),
         ("tune-rows.svg", "Time lost against exhaustive search over size, unseen shapes", over_size),
         ("tune-predicted.svg", "Predicted over measured time of what was picked, unseen shapes", predicted),
@@ -31,6 +34,15 @@ fn lost(share: f64) -> f64 {
     (100.0 / share - 100.0).max(LEAST_REGRET)
 }
 
+/// A method's name in a legend.
+fn named(method: &str) -> String {
+    match method {
+        "model" => "predicted".to_owned(),
+        "exhaustive" => "noise floor".to_owned(),
+        other => other.replace('_', " "),
+    }
+}
+
 /// Names of the methods, the model's first.
 fn methods(shapes: &[&ShapeRecord]) -> Vec<&'static str> {
     let mut names: Vec<&'static str> = shapes.iter().flat_map(|shape| shape.shares.keys().copied()).collect();
@@ -44,15 +56,14 @@ fn regret(shapes: &[&ShapeRecord], _: &Dataset) -> Panel {
         let mut lost: Vec<f64> =
             shapes.iter().filter_map(|shape| shape.shares.get(method)).map(|&share| lost(share)).collect();
         lost.sort_by(f64::total_cmp);
-        let count = lost.len() as f64;
-        let points =
-            lost.iter().enumerate().map(|(place, &lost)| (100.0 * (place as f64 + 0.5) / count, lost)).collect();
-        Series { name: method.replace('_', " "), points, style: Style::Line }
+        let last = (lost.len() as f64 - 1.0).max(1.0);
+        let points = lost.iter().enumerate().map(|(place, &lost)| (100.0 * place as f64 / last, lost)).collect();
+        Series { name: named(method), points, style: Style::Line }
     });
     Panel {
         name: shapes[0].space.clone(),
         x_words: "of the shapes, %".into(),
-        y_words: "time lost, %".into(),
+        y_words: "time lost, % (the foot: 0.1 or less)".into(),
         x_is_log: false,
         diagonal: false,
         series: series.collect(),
@@ -78,12 +89,12 @@ fn over_size(shapes: &[&ShapeRecord], dataset: &Dataset) -> Panel {
         }
         let mean = |logs: &[f64]| lost((logs.iter().sum::<f64>() / logs.len() as f64).exp());
         let points = octaves.iter().map(|(&octave, logs)| (2f64.powi(octave), mean(logs))).collect();
-        Series { name: method.replace('_', " "), points, style: Style::Marked }
+        Series { name: named(method), points, style: Style::Marked }
     });
     Panel {
         name: shapes[0].space.clone(),
         x_words: format!("{words}, by octave"),
-        y_words: "time lost, %".into(),
+        y_words: "time lost, % (the foot: 0.1 or less)".into(),
         x_is_log: true,
         diagonal: false,
         series: series.collect(),

@@ -71,7 +71,9 @@ impl Collector<'_> {
         let pilot = Dataset { header: self.dataset.header.clone(), rows: rows.collect() };
         // Those that were given up cost time and win nothing; a few of them show what slow is.
         let given_up = |candidate: &Candidate| {
-            self.given_up.iter().any(|&at| self.dataset.rows[at].space == name && self.dataset.rows[at].candidate == *candidate)
+            self.given_up
+                .iter()
+                .any(|&at| self.dataset.rows[at].space == name && self.dataset.rows[at].candidate == *candidate)
         };
         let (slow, mut kept): (Vec<_>, Vec<_>) = go_on(&pilot, &name, most).into_iter().partition(given_up);
         kept.extend(slow.into_iter().take(LEAST.saturating_sub(kept.len())));

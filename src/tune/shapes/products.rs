@@ -76,18 +76,14 @@ pub(super) fn shape(few: bool, index: usize, extent: &Extent) -> LinearShape {
     let mut rng = random(kind + 4, index);
     let stratum = (index % GROUP_SHAPES) as f64;
     let rows = match few {
-        true => [1, 2 + rng.random_range(0..2), 4 + rng.random_range(0..2), 6 + rng.random_range(0..3)]
-            [index % GROUP_SHAPES],
+        true => [1, 2 + rng.random_range(0..3), 5 + rng.random_range(0..4)][index % GROUP_SHAPES],
         false => {
             let most = (extent.most_products / (cols * rounded) as f64).clamp(24.0, MOST_ROWS);
             let place = (stratum + rng.random_range(0.0..1.0)) / GROUP_SHAPES as f64;
             let rows = (9.0 * (most / 9.0).powf(place)) as usize;
             // Parts of prompts are often round.
-            if rng.random_range(0..3) == 0 {
-                rows.next_multiple_of(if rows < 64 { 8 } else { 64 }).min(2048)
-            } else {
-                rows
-            }
+            let unit = if rows < 64 { 8 } else { 64 };
+            if rows >= 16 && rng.random_range(0..3) == 0 { rows / unit * unit } else { rows }
         }
     };
     LinearShape { rows, cols, inner: rounded, format, normed: matrix.normed, gated: matrix.gated }

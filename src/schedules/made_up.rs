@@ -1,6 +1,6 @@
 //! Weights of the tuner that nothing was measured for: trained on times that a test makes up.
 
-use crate::schedules::{
+use super::{
     AttentionChoice, AttentionStats, Form, KvHeads, LinearChoice, LinearShape, Terms, all_spaces, attention,
     kernel_hash, linear,
 };
@@ -8,16 +8,16 @@ use raglan_shaders::WeightFormat;
 use raglan_tuner::{Candidate, Cost, Dataset, Header, Row, TrainOptions, Weights, train};
 
 /// The adapter and the driver that made-up weights are of.
-pub(crate) const ADAPTER: (&str, &str) = ("made-up-8", "driver 1");
+pub const ADAPTER: (&str, &str) = ("made-up-8", "driver 1");
 
 /// The time of a candidate of a space for a shape, in microseconds, by its cost.
-pub(crate) type Time<'a> = &'a dyn Fn(&str, &[f32], &Candidate, &Cost) -> f64;
+pub type Time<'a> = &'a dyn Fn(&str, &[f32], &Candidate, &Cost) -> f64;
 
 /// Weights for an adapter of such terms that know `products` and `forms`, whatever is legal of them.
 ///
 /// # Errors
 /// If nothing can be learned.
-pub(crate) fn weights(
+pub fn weights(
     (adapter_type, driver): (&str, &str),
     terms: &Terms,
     heads: &KvHeads,
@@ -71,7 +71,7 @@ pub(crate) fn weights(
 }
 
 /// A number from 0 to 1 that a text and a seed decide.
-pub(crate) fn chance(seed: u64, text: &str) -> f64 {
+pub fn chance(seed: u64, text: &str) -> f64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for byte in text.bytes() {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
