@@ -1,4 +1,4 @@
-//! How long a pick of 48 candidates takes: from cold caches, warm, and remembered. `--json` prints a line of JSON.
+//! How long a pick of 48 candidates takes: from memory, from cold caches of the core, warm, and remembered. `--json` prints a line of JSON.
 
 #[path = "../tests/surface/mod.rs"]
 mod surface;
@@ -26,14 +26,12 @@ fn main() {
     let weights = train(&dataset, &options, &mut |_, _, _| ()).expect("a dataset with times can be trained on");
     let model = &weights.models[0];
     let latency = latency(model);
-    if std::env::var("PARTS").is_ok() {
-        println!("prior {:?}", raglan_tuner::latency(&model.without_mlp()));
-    }
     if std::env::args().any(|arg| arg == "--json") {
         println!("{}", serde_json::to_string(&latency).expect("numbers are JSON"));
         return;
     }
     println!("a pick of {} candidates (at most {MOST_CANDIDATES}), ns: p50, p99", model.candidates().len());
+    println!("from memory {:8.0} {:8.0}", latency.memory_p50, latency.memory_p99);
     println!("cold caches {:8.0} {:8.0}", latency.cold_p50, latency.cold_p99);
     println!("warm        {:8.0} {:8.0}", latency.warm_p50, latency.warm_p99);
     println!("remembered  {:8.1} {:8.1}", latency.memo_p50, latency.memo_p99);

@@ -7,7 +7,7 @@
 use rand::Rng;
 
 use crate::MOST_CANDIDATES;
-use crate::numbers::{BLOCK, Block};
+use crate::numbers::{BLOCK, Block, QUAD, Quad};
 use crate::prior::{Lanes, TRAITS};
 
 /// Blocks of the widest output.
@@ -125,11 +125,11 @@ impl Mlp {
     #[inline(always)]
     pub(crate) fn hidden<const F: usize, const S: usize>(&self, features: &[f32]) -> Trace<F, S> {
         let Parts { first: [weights, bias], second, .. } = self.sizes.parts();
-        let mut before = first_blocks::<F>(&self.blocks[bias..]);
-        sums(features, &self.blocks[weights..bias], &mut before);
-        let after = before.map(activated);
-        let deep: [Block; S] = self.dense(&after, second);
-        Trace { first: [before, after], second: [deep, deep.map(activated)] }
+        let (rows, _) = self.blocks[weights..bias].as_chunks::<F>();
+        let first = layer(&sums::<F>(features, rows, &self.blocks[bias..]));
+        let (rows, _) = self.blocks[second[0]..second[1]].as_chunks::<S>();
+        let second = layer(&sums::<S>(first[1].as_flattened_numbers(), rows, &self.blocks[second[1]..]));
+        Trace { first, second }
     }
 
     #[inline(always)]
@@ -141,55 +141,30 @@ impl Mlp {
         out: &mut Lanes,
     ) {
         let parts = self.sizes.parts();
-        let hidden = &trace.second[1];
-        let mut sums: [Block; O] = self.dense(hidden, parts.last);
+        let hidden = trace.second[1].as_flattened_numbers();
         let shared = self.shared(hidden);
+        let (rows, _) = self.blocks[parts.last[0]..parts.last[1]].as_chunks::<O>();
         let (slopes, _) = self.blocks[parts.traits..parts.shared[0]].as_chunks::<O>();
-        for ((slopes, values), shared) in slopes.iter().zip(traits).zip(shared) {
-            let (values, _) = values.as_chunks::<BLOCK>();
-            for ((sum, slopes), values) in sums.iter_mut().zip(slopes).zip(values) {
-                for lane in 0..BLOCK {
-                    sum.0[lane] += (slopes.0[lane] + shared) * values[lane];
-                }
-            }
-        }
+        let biases = &self.blocks[parts.last[1]..parts.traits];
         let (out, _) = out.as_chunks_mut::<BLOCK>();
-        for (out, sum) in out.iter_mut().zip(&sums) {
-            for (out, sum) in out.iter_mut().zip(&sum.0) {
-                *out += share * sum;
-            }
+        let sums = sums(hidden, rows, biases);
+        for (at, (sums, out)) in sums.into_iter().zip(out).enumerate() {
+            with_traits(sums, slopes, shared, traits, share, at, out);
         }
-    }
-
-    /// A layer over a hidden one.
-    #[inline(always)]
-    fn dense<const H: usize, const O: usize>(&self, inputs: &[Block; H], [weights, bias]: [usize; 2]) -> [Block; O] {
-        let mut out = first_blocks::<O>(&self.blocks[bias..]);
-        let (rows, _) = self.blocks[weights..bias].as_chunks::<O>();
-        let (rows, _) = rows.as_chunks::<BLOCK>();
-        for (inputs, rows) in inputs.iter().zip(rows) {
-            sums(&inputs.0, rows.as_flattened(), &mut out);
-        }
-        out
     }
 
     /// The slopes of the traits that all candidates share.
     #[inline(always)]
-    fn shared<const S: usize>(&self, inputs: &[Block; S]) -> [f32; TRAIT_ROW] {
+    fn shared(&self, inputs: &[f32]) -> [f32; TRAIT_ROW] {
         let [weights, bias] = self.sizes.parts().shared;
-        let (rows, _) = self.blocks[weights..bias].as_chunks::<TRAIT_ROW>();
-        let mut sums = [0.0; TRAIT_ROW];
-        sums.copy_from_slice(&self.blocks[bias].0[..TRAIT_ROW]);
-        for (inputs, blocks) in inputs.iter().zip(rows) {
-            for (x, block) in inputs.0.as_chunks::<4>().0.iter().zip(blocks) {
-                for (x, row) in x.iter().zip(block.0.as_chunks::<TRAIT_ROW>().0) {
-                    for (sum, weight) in sums.iter_mut().zip(row) {
-                        *sum += x * weight;
-                    }
-                }
+        let mut sum = self.blocks[bias].quads()[0];
+        let (inputs, _) = inputs.as_chunks::<{ BLOCK / TRAIT_ROW }>();
+        for (inputs, block) in inputs.iter().zip(&self.blocks[weights..bias]) {
+            for (x, row) in inputs.iter().zip(block.quads()) {
+                sum += row * Quad::splat(*x);
             }
         }
-        sums
+        sum.to_array()
     }
 
     /// Adds to `gradient` what `slopes`, the loss's derivatives by the outputs, make of it.
@@ -286,22 +261,71 @@ fn before_activation<const H: usize>(after: &[Block; H], before: &[Block; H]) ->
     slopes
 }
 
-/// A layer's sums over its inputs.
-#[inline(always)]
-fn sums<const O: usize>(inputs: &[f32], weights: &[Block], sums: &mut [Block; O]) {
-    let (rows, _) = weights.as_chunks::<O>();
-    for (x, row) in inputs.iter().zip(rows) {
-        for (sum, weights) in sums.iter_mut().zip(row) {
-            sum.add(*x, weights);
-        }
+/// Blocks as the numbers that they hold.
+trait Numbers {
+    fn as_flattened_numbers(&self) -> &[f32];
+}
+
+impl<const H: usize> Numbers for [Block; H] {
+    #[inline(always)]
+    fn as_flattened_numbers(&self) -> &[f32] {
+        bytemuck::cast_slice(self)
     }
 }
 
+/// A layer's outputs: rows of weights, one an input, and biases. Three blocks are as many as registers hold.
 #[inline(always)]
-fn first_blocks<const O: usize>(blocks: &[Block]) -> [Block; O] {
-    let mut first = [Block::ZERO; O];
-    first.copy_from_slice(&blocks[..O]);
-    first
+fn sums<const O: usize>(inputs: &[f32], rows: &[[Block; O]], biases: &[Block]) -> [[Quad; BLOCK / QUAD]; O] {
+    let mut sums = [[Quad::ZERO; BLOCK / QUAD]; O];
+    for (sum, bias) in sums.iter_mut().zip(biases) {
+        *sum = bias.quads();
+    }
+    for (x, row) in inputs.iter().zip(rows) {
+        let x = Quad::splat(*x);
+        for (sum, weights) in sums.iter_mut().zip(row) {
+            for (sum, weights) in sum.iter_mut().zip(weights.quads()) {
+                *sum += weights * x;
+            }
+        }
+    }
+    sums
+}
+
+/// Adds a block of outputs, and its candidates' traits by their own slopes and the shared ones, to `out`.
+#[inline(always)]
+fn with_traits<const O: usize>(
+    sums: [Quad; BLOCK / QUAD],
+    slopes: &[[Block; O]],
+    shared: [f32; TRAIT_ROW],
+    traits: &[Lanes; TRAITS],
+    share: f32,
+    at: usize,
+    out: &mut [f32; BLOCK],
+) {
+    let (out, _) = out.as_chunks_mut::<QUAD>();
+    for (quad, (out, mut sum)) in out.iter_mut().zip(sums).enumerate() {
+        for ((slopes, values), shared) in slopes.iter().zip(traits).zip(shared) {
+            let (values, _) = values.as_chunks::<QUAD>();
+            let slope = slopes[at].quads()[quad] + Quad::splat(shared);
+            sum += slope * Quad::from(values[at * BLOCK / QUAD + quad]);
+        }
+        *out = (Quad::from(*out) + sum * Quad::splat(share)).to_array();
+    }
+}
+
+/// A hidden layer from its sums: before and after the activation.
+///
+/// It is softsign: smooth and bounded as a hyperbolic tangent, for the price of a division.
+#[inline(always)]
+fn layer<const N: usize>(sums: &[[Quad; BLOCK / QUAD]; N]) -> [[Block; N]; 2] {
+    let mut layer = [[Block::ZERO; N]; 2];
+    for (block, sums) in sums.iter().enumerate() {
+        for (quad, x) in sums.iter().enumerate() {
+            layer[0][block].0.as_chunks_mut().0[quad] = x.to_array();
+            layer[1][block].0.as_chunks_mut().0[quad] = (*x / (x.abs() + Quad::splat(1.0))).to_array();
+        }
+    }
+    layer
 }
 
 fn add_all(to: &mut [Block], factor: f32, from: &[Block]) {
@@ -310,21 +334,7 @@ fn add_all(to: &mut [Block], factor: f32, from: &[Block]) {
     }
 }
 
-#[inline(always)]
-fn activated(before: Block) -> Block {
-    let mut after = before;
-    for x in &mut after.0 {
-        *x = activation(*x);
-    }
-    after
-}
-
-/// Softsign: smooth and bounded as a hyperbolic tangent, for the price of a division.
-#[inline(always)]
-fn activation(x: f32) -> f32 {
-    x / (1.0 + x.abs())
-}
-
+/// The slope of softsign.
 fn activation_slope(x: f32) -> f32 {
     let y = 1.0 / (1.0 + x.abs());
     y * y

@@ -2,9 +2,9 @@
 
 use crate::features::{Features, MOST_FEATURES, OF_PRIOR};
 use crate::mlp::Mlp;
-use crate::numbers::{BLOCK, exp_f32, greater, lesser};
-use crate::prior::{CostColumns, Lanes, Prior, TRAITS};
-use crate::{Candidate, Cost, MOST_CANDIDATES, Space};
+use crate::numbers::{QUAD, Quad, at_least, at_most, exp_f32};
+use crate::prior::{Lanes, Prior, Word};
+use crate::{Candidate, Cost, Space};
 
 /// Predicted logarithms are bounded by it, so that each is a number.
 const BOUND: f32 = 60.0;
@@ -39,7 +39,7 @@ impl Model {
         &self.space
     }
 
-    /// The portfolio, at most [`MOST_CANDIDATES`].
+    /// The portfolio, at most [`crate::MOST_CANDIDATES`].
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
     }
@@ -60,7 +60,9 @@ impl Model {
     /// Where `shape` has not a number for each dim, or `costs` or `log_us` not one for each candidate.
     pub fn predict(&self, shape: &[f32], costs: &[Cost], log_us: &mut [f32]) {
         assert_eq!(log_us.len(), self.candidates.len(), "{}", self.space.name);
-        log_us.copy_from_slice(&self.lanes(shape, costs)[..log_us.len()]);
+        let mut word = Word::NONE;
+        self.fill(shape, costs, &mut word);
+        log_us.copy_from_slice(&word.log_us[..log_us.len()]);
     }
 
     /// The candidate of the least predicted time; none where all are illegal. Allocates nothing.
@@ -68,13 +70,16 @@ impl Model {
     /// # Panics
     /// As [`Model::predict`].
     pub fn pick(&self, shape: &[f32], costs: &[Cost]) -> Option<Pick> {
-        let log_us = self.lanes(shape, costs);
-        let least = least_of(&log_us);
-        let mut places = [0.0; MOST_CANDIDATES];
-        for (at, (place, log_us)) in places.iter_mut().zip(&log_us).enumerate() {
-            *place = if *log_us == least { at as f32 } else { MOST_CANDIDATES as f32 };
-        }
-        let index = least_of(&places) as usize;
+        let mut word = Word::NONE;
+        self.fill(shape, costs, &mut word);
+        let (log_us, _) = word.log_us.as_chunks::<QUAD>();
+        let least = least_of(log_us.iter().map(|quad| Quad::from(*quad)));
+        let mut at = Quad::from([0.0, 1.0, 2.0, 3.0]);
+        let index = least_of(log_us.iter().map(|quad| {
+            let here = Quad::from(*quad).simd_eq(Quad::splat(least)).select(at, Quad::splat(f32::INFINITY));
+            at += Quad::splat(QUAD as f32);
+            here
+        })) as usize;
         (least < f32::INFINITY).then(|| Pick { index, us: exp_f32(least) })
     }
 
@@ -83,82 +88,63 @@ impl Model {
         Model { on_prior: true, members: Vec::new(), ..self.clone() }
     }
 
-    #[inline]
-    fn lanes(&self, shape: &[f32], costs: &[Cost]) -> Lanes {
+    #[inline(always)]
+    fn fill(&self, shape: &[f32], costs: &[Cost], word: &mut Word) {
         assert_eq!(shape.len(), self.space.dims.len(), "{}", self.space.name);
         assert_eq!(costs.len(), self.candidates.len(), "{}", self.space.name);
-        let columns = CostColumns::new(costs);
-        let mut traits = [[0.0; MOST_CANDIDATES]; TRAITS];
-        let mut out = self.base(&columns, &mut traits);
+        self.base(costs, word);
         if !self.members.is_empty() {
-            let of_prior = if self.on_prior { prior_features(&out, &columns) } else { [0.0; OF_PRIOR] };
+            let of_prior = if self.on_prior { prior_features(word) } else { [0.0; OF_PRIOR] };
             let mut features = [0.0; MOST_FEATURES];
             let features = self.features.fill(shape, of_prior, &mut features);
             let share = 1.0 / self.members.len() as f32;
             for member in &self.members {
-                member.add_to(features, &traits, share, &mut out);
+                member.add_to(features, &word.traits, share, &mut word.log_us);
             }
         }
-        for (out, barred) in out.iter_mut().zip(&columns.barred) {
+        let (barred, _) = word.barred.as_chunks();
+        for (out, barred) in word.log_us.as_chunks_mut::<QUAD>().0.iter_mut().zip(barred) {
             // Whatever is no number counts as slow.
-            *out = greater(lesser(*out, BOUND), -BOUND) + *barred;
+            *out = (at_least(at_most(Quad::from(*out), BOUND), -BOUND) + Quad::from(*barred)).to_array();
         }
-        out
     }
 
     /// What the MLP's word is added to: the prior's logarithms, or zeros.
     #[inline(always)]
-    pub(crate) fn base(&self, columns: &CostColumns, traits: &mut [Lanes; TRAITS]) -> Lanes {
-        let mut out = [0.0; MOST_CANDIDATES];
-        self.prior.all(columns, &mut out, traits);
-        if self.on_prior {
-            for (out, factor) in out.iter_mut().zip(&self.factors) {
-                *out += *factor;
-            }
-            out
-        } else {
-            [0.0; MOST_CANDIDATES]
+    pub(crate) fn base(&self, costs: &[Cost], word: &mut Word) {
+        self.prior.word(costs, word);
+        let (factors, _) = self.factors.as_chunks::<QUAD>();
+        for (out, factors) in word.log_us.as_chunks_mut::<QUAD>().0.iter_mut().zip(factors) {
+            *out = if self.on_prior { Quad::from(*out) + Quad::from(*factors) } else { Quad::ZERO }.to_array();
         }
     }
 }
 
-/// The least number, by halves, so that no chain of comparisons is long.
+/// The least number.
 #[inline(always)]
-fn least_of(lanes: &Lanes) -> f32 {
-    let (blocks, _) = lanes.as_chunks::<BLOCK>();
-    let mut least = blocks[0];
-    for block in &blocks[1..] {
-        for (least, x) in least.iter_mut().zip(block) {
-            *least = lesser(*least, *x);
-        }
-    }
-    for half in [8, 4, 2, 1] {
-        for at in 0..half {
-            least[at] = lesser(least[at], least[at + half]);
-        }
-    }
-    least[0]
+fn least_of(quads: impl Iterator<Item = Quad>) -> f32 {
+    let [a, b, c, d] = quads.fold(Quad::splat(f32::INFINITY), |least, quad| quad.fast_min(least)).to_array();
+    a.min(b).min(c.min(d))
 }
 
 /// The least of the prior's logarithms over the legal candidates, and how far their mean lies above it.
 #[inline(always)]
-pub(crate) fn prior_features(log_us: &Lanes, columns: &CostColumns) -> [f32; OF_PRIOR] {
-    let (mut sum, mut count, mut least) = ([0.0; 4], [0.0; 4], [f32::INFINITY; 4]);
-    let (logs, _) = log_us.as_chunks::<4>();
-    let (barred, _) = columns.barred.as_chunks::<4>();
-    for (logs, barred) in logs.iter().zip(barred) {
-        for at in 0..4 {
-            let legal = if barred[at] == 0.0 { 1.0 } else { 0.0 };
-            sum[at] += legal * logs[at];
-            count[at] += legal;
-            let log = logs[at] + barred[at];
-            least[at] = lesser(log, least[at]);
-        }
+pub(crate) fn prior_features(word: &Word) -> [f32; OF_PRIOR] {
+    let (mut sum, mut count, mut least) = (Quad::ZERO, Quad::ZERO, Quad::splat(f32::INFINITY));
+    let (logs, _) = word.log_us.as_chunks::<QUAD>();
+    let (barred, _) = word.barred.as_chunks::<QUAD>();
+    for (log, barred) in logs.iter().zip(barred) {
+        let (log, barred) = (Quad::from(*log), Quad::from(*barred));
+        let is_legal = barred.simd_eq(Quad::ZERO);
+        sum += is_legal & log;
+        count += is_legal & Quad::splat(1.0);
+        least = (log + barred).fast_min(least);
     }
-    let count: f32 = count.iter().sum();
+    let add = |quad: Quad| quad.to_array().iter().sum::<f32>();
+    let count = add(count);
     if count == 0.0 {
         return [0.0; OF_PRIOR];
     }
-    let least = least.iter().fold(f32::INFINITY, |a, b| lesser(*b, a));
-    [least, sum.iter().sum::<f32>() / count - least]
+    let least = least_of([least].into_iter());
+    [least, add(sum) / count - least]
 }

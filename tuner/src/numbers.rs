@@ -1,15 +1,27 @@
-//! Arithmetic that is the same on every machine, and that compilers turn into vectors without an instruction set's leave.
+//! Arithmetic that is the same on every machine, four numbers at a time where it has to be fast.
 
-/// One vector's worth of numbers, aligned to a cache line.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[repr(C, align(64))]
-pub(crate) struct Block(pub(crate) [f32; BLOCK]);
+use wide::{f32x4, i32x4};
 
+/// Four numbers, as every machine has them in a register.
+pub(crate) type Quad = f32x4;
+/// Numbers of a [`Quad`].
+pub(crate) const QUAD: usize = 4;
 /// Numbers of a [`Block`].
 pub(crate) const BLOCK: usize = 16;
 
+/// Numbers of a cache line, aligned to one.
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Block(pub(crate) [f32; BLOCK]);
+
 impl Block {
     pub(crate) const ZERO: Block = Block([0.0; BLOCK]);
+
+    #[inline(always)]
+    pub(crate) fn quads(&self) -> [Quad; BLOCK / QUAD] {
+        let (quads, _) = self.0.as_chunks::<QUAD>();
+        [0, 1, 2, 3].map(|at| Quad::from(quads[at]))
+    }
 
     /// `self + factor * other`, in place.
     #[inline(always)]
@@ -20,42 +32,48 @@ impl Block {
     }
 }
 
-/// Natural logarithm of a positive, normal number, to a few units in the last place.
+/// Natural logarithms of positive, normal numbers, to a few units in the last place.
 ///
 /// With x = 2^e (1 + f) and s = f / (2 + f), ln x = e ln 2 + 2 (s + s³/3 + s⁵/5 + …), and |s| < 0.172.
 #[inline(always)]
-pub(crate) fn ln(x: f32) -> f32 {
+pub(crate) fn ln(x: Quad) -> Quad {
     const HALF_SQRT: i32 = 0x3f35_04f3;
-    let bits = x.to_bits() as i32;
-    let exponent = bits.wrapping_sub(HALF_SQRT) >> 23;
-    let f = f32::from_bits(bits.wrapping_sub(exponent << 23) as u32) - 1.0;
-    let s = f / (2.0 + f);
+    let bits: i32x4 = bytemuck::cast(x);
+    let exponent: i32x4 = (bits - i32x4::splat(HALF_SQRT)) >> 23;
+    let mantissa: Quad = bytemuck::cast(bits - (exponent << 23));
+    let f = mantissa - Quad::splat(1.0);
+    let s = f / (f + Quad::splat(2.0));
     let z = s * s;
-    let series = 2.0 + z * (2.0 / 3.0 + z * (2.0 / 5.0 + z * (2.0 / 7.0 + z * (2.0 / 9.0))));
-    exponent as f32 * std::f32::consts::LN_2 + s * series
+    let mut series = Quad::splat(2.0 / 9.0);
+    for term in [2.0 / 7.0, 2.0 / 5.0, 2.0 / 3.0, 2.0] {
+        series = series * z + Quad::splat(term);
+    }
+    exponent.round_float() * Quad::splat(std::f32::consts::LN_2) + s * series
 }
 
-/// The least whole number that is not below `x`, for 0 ≤ x ≤ [`LARGEST_CEIL`]; no call, as `f32::ceil` is one without SSE4.1.
+/// The least whole numbers that are not below `x`, for 0 ≤ x ≤ [`LARGEST_CEIL`].
 #[inline(always)]
-pub(crate) fn ceil(x: f32) -> f32 {
-    const WHOLE: f32 = 8_388_608.0;
-    let nearest = (x + WHOLE) - WHOLE;
-    nearest + if nearest < x { 1.0 } else { 0.0 }
+pub(crate) fn ceil(x: Quad) -> Quad {
+    let whole = Quad::splat(8_388_608.0);
+    let nearest = (x + whole) - whole;
+    nearest + (nearest.simd_lt(x) & Quad::splat(1.0))
 }
 
 /// Beyond it [`ceil`] is not exact.
 pub(crate) const LARGEST_CEIL: f32 = 4_000_000.0;
 
-/// The greater in one instruction; `b` where either is no number.
+/// Each number, or the bound where it is above or none.
 #[inline(always)]
-pub(crate) fn greater(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
+pub(crate) fn at_most(x: Quad, bound: f32) -> Quad {
+    let bound = Quad::splat(bound);
+    x.simd_lt(bound).select(x, bound)
 }
 
-/// The lesser in one instruction; `b` where either is no number.
+/// Each number, or the bound where it is below or none.
 #[inline(always)]
-pub(crate) fn lesser(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
+pub(crate) fn at_least(x: Quad, bound: f32) -> Quad {
+    let bound = Quad::splat(bound);
+    bound.simd_lt(x).select(x, bound)
 }
 
 /// e^x for |x| ≤ 80, to a few units in the last place.
@@ -101,7 +119,7 @@ mod tests {
     fn the_logarithm_is_right_to_a_few_units_in_the_last_place() {
         let mut x = 1e-30_f32;
         while x < 1e30 {
-            let (met, wanted) = (f64::from(ln(x)), f64::from(x).ln());
+            let (met, wanted) = (f64::from(ln(Quad::splat(x)).to_array()[3]), f64::from(x).ln());
             let step = f64::from(f32::EPSILON) * wanted.abs().max(0.1);
             assert!((met - wanted).abs() < 4.0 * step, "ln {x}: {met}, {wanted}");
             x *= 1.000_37;
@@ -120,6 +138,7 @@ mod tests {
 
     #[test]
     fn ceilings_are_exact() {
+        let ceil = |x: f32| ceil(Quad::splat(x)).to_array()[2];
         for whole in [0, 1, 2, 3, 1000, 65_535, 3_999_998] {
             let at = whole as f32;
             assert_eq!(ceil(at), at);

@@ -8,52 +8,23 @@
 //! `tail` is 1 where a last wave that is not full takes as long as a full one, and 0 where its work spreads. As many
 //! workgroups run at once as there are slots, or as many as share the workgroup memory. The factor is the kernel's.
 
-use crate::numbers::{LARGEST_CEIL, ceil, greater, lesser, ln};
+use crate::numbers::{LARGEST_CEIL, QUAD, Quad, ceil, ln};
 use crate::{Candidate, Cost, MOST_CANDIDATES};
 
 mod fit;
 
 pub(crate) use fit::{Sample, fit};
 
-/// Costs of a portfolio, a column each, one place a candidate; illegal and absent ones stand as 1.
-pub(crate) struct CostColumns {
-    pub(crate) bytes: Lanes,
-    pub(crate) flops: Lanes,
-    pub(crate) workgroups: Lanes,
-    pub(crate) workgroup_bytes: Lanes,
-    /// 0 where legal, infinite where not.
-    pub(crate) barred: Lanes,
-}
-
 /// A number for each candidate that a portfolio may have.
 pub(crate) type Lanes = [f32; MOST_CANDIDATES];
 
-impl CostColumns {
-    #[inline(always)]
-    pub(crate) fn new(costs: &[Cost]) -> CostColumns {
-        let zero = [0.0; MOST_CANDIDATES];
-        let mut columns =
-            CostColumns { bytes: zero, flops: zero, workgroups: zero, workgroup_bytes: zero, barred: zero };
-        for (at, cost) in costs.iter().enumerate().take(MOST_CANDIDATES) {
-            let [bytes, flops, workgroups, workgroup_bytes] = cost.as_f32();
-            columns.bytes[at] = bytes;
-            columns.flops[at] = flops;
-            columns.workgroups[at] = workgroups;
-            columns.workgroup_bytes[at] = workgroup_bytes;
-        }
-        for at in 0..MOST_CANDIDATES {
-            let all = [columns.bytes[at], columns.flops[at], columns.workgroups[at], columns.workgroup_bytes[at]];
-            // Masks, as a choice between stores would become branches.
-            let barred = u32::from(Cost::are_legal(all[0], all[1], all[2], all[3])).wrapping_sub(1);
-            let or_one = |x: f32| f32::from_bits((x.to_bits() & !barred) | (1.0_f32.to_bits() & barred));
-            columns.bytes[at] = or_one(all[0]);
-            columns.flops[at] = or_one(all[1]);
-            columns.workgroups[at] = or_one(all[2]);
-            columns.workgroup_bytes[at] = or_one(all[3]);
-            columns.barred[at] = f32::from_bits(f32::INFINITY.to_bits() & barred);
-        }
-        columns
-    }
+/// What the prior says of the candidates of a portfolio for one shape.
+pub(crate) struct Word {
+    /// Natural logarithms of µs, without the kernels' factors.
+    pub(crate) log_us: Lanes,
+    pub(crate) traits: [Lanes; TRAITS],
+    /// 0 where a candidate is legal, infinite where it is not or is none.
+    pub(crate) barred: Lanes,
 }
 
 /// The prior's constants of one space on one adapter type.
@@ -116,35 +87,99 @@ impl Prior {
         factors
     }
 
-    /// Natural logarithm of the time in µs without the kernel's factor, and the traits.
+    /// The word on all candidates; an illegal one stands as one of a single byte, operation and workgroup.
+    ///
+    /// In three passes, since in one the chain of dependent steps is longer than a core looks ahead.
     #[inline(always)]
-    pub(crate) fn one(&self, bytes: f32, flops: f32, workgroups: f32, workgroup_bytes: f32) -> (f32, [f32; TRAITS]) {
-        let bytes_us = bytes * (1.0 / self.bytes_per_us);
-        let flops_us = flops * (1.0 / self.flops_per_us);
-        let (more, less) = (greater(bytes_us, flops_us), lesser(bytes_us, flops_us));
-        // Slots, or what the memory holds, whichever is less.
-        let x = workgroups * greater(1.0 / self.slots, workgroup_bytes * (1.0 / self.memory_bytes));
-        let bounded = greater(lesser(x, LARGEST_CEIL), 1e-6);
-        let waves = ceil(bounded);
-        // Two quotients of one division, twice.
-        let inverse = 1.0 / (bounded * waves);
-        let (waste, full) = (waves * waves * inverse, bounded * bounded * inverse);
-        let busy_us = more + self.overlap * less + x * self.workgroup_us;
-        let us = self.launch_us + busy_us * (1.0 + self.tail * (waste - 1.0));
-        let work_us = lesser(more + less, 1e15) + 1e-9;
-        let inverse = 1.0 / ((1.0 + bounded) * work_us);
-        let traits = [1.0 - full, bounded * work_us * inverse, lesser(bytes_us, work_us) * (1.0 + bounded) * inverse];
-        (ln(greater(us, 1e-9)), traits)
+    pub(crate) fn word(&self, costs: &[Cost], word: &mut Word) {
+        const QUADS: usize = MOST_CANDIDATES / QUAD;
+        let mut columns = [[Quad::ZERO; 4]; QUADS];
+        let (barred, _) = word.barred.as_chunks_mut::<QUAD>();
+        for ((columns, barred), costs) in columns.iter_mut().zip(barred).zip(costs.chunks(QUAD)) {
+            let mut rows = [Quad::ZERO; QUAD];
+            for (row, cost) in rows.iter_mut().zip(costs) {
+                *row = Quad::from(cost.as_f32());
+            }
+            let cost = Quad::transpose(rows);
+            let sound = |x: Quad, least: f32| x.simd_ge(Quad::splat(least)) & x.simd_le(Quad::splat(Cost::LARGEST));
+            let is_legal = sound(cost[0], 0.0) & sound(cost[1], 0.0) & sound(cost[2], 1.0) & sound(cost[3], 0.0);
+            *columns = cost.map(|x| is_legal.select(x, Quad::splat(1.0)));
+            *barred = is_legal.select(Quad::ZERO, Quad::splat(f32::INFINITY)).to_array();
+        }
+        let wave = Wave::new(self);
+        let (log_us, _) = word.log_us.as_chunks_mut::<QUAD>();
+        for at in 0..costs.len().div_ceil(QUAD).min(QUADS) {
+            let (us, traits) = wave.us(columns[at]);
+            log_us[at] = us.to_array();
+            for (lanes, values) in word.traits.iter_mut().zip(traits) {
+                lanes.as_chunks_mut().0[at] = values.to_array();
+            }
+        }
+        for quad in log_us {
+            *quad = ln(Quad::from(*quad)).to_array();
+        }
+    }
+}
+
+impl Word {
+    pub(crate) const NONE: Word = Word {
+        log_us: [1.0; MOST_CANDIDATES],
+        traits: [[0.0; MOST_CANDIDATES]; TRAITS],
+        barred: [f32::INFINITY; MOST_CANDIDATES],
+    };
+}
+
+/// A prior's constants as the arithmetic takes them.
+pub(crate) struct Wave {
+    launch_us: Quad,
+    us_per_byte: Quad,
+    us_per_flop: Quad,
+    /// Of a workgroup, and of a byte of its memory: the share of all slots.
+    slot: Quad,
+    slot_per_byte: Quad,
+    workgroup_us: Quad,
+    overlap: Quad,
+    tail: Quad,
+}
+
+impl Wave {
+    #[inline(always)]
+    pub(crate) fn new(prior: &Prior) -> Wave {
+        let inverse = |x: f32| Quad::splat(1.0 / x);
+        Wave {
+            launch_us: Quad::splat(prior.launch_us),
+            us_per_byte: inverse(prior.bytes_per_us),
+            us_per_flop: inverse(prior.flops_per_us),
+            slot: inverse(prior.slots),
+            slot_per_byte: inverse(prior.memory_bytes),
+            workgroup_us: Quad::splat(prior.workgroup_us),
+            overlap: Quad::splat(prior.overlap),
+            tail: Quad::splat(prior.tail),
+        }
     }
 
-    /// [`Prior::one`] for all candidates.
+    /// Natural logarithm of µs of one candidate.
+    pub(crate) fn one(&self, cost: [f32; 4]) -> f32 {
+        ln(self.us(cost.map(Quad::splat)).0).to_array()[0]
+    }
+
+    /// Of four candidates' bytes, operations, workgroups and workgroup memory: µs and traits.
     #[inline(always)]
-    pub(crate) fn all(&self, costs: &CostColumns, log_us: &mut Lanes, traits: &mut [Lanes; TRAITS]) {
-        let [empty, filled, bytes_share] = traits;
-        for at in 0..MOST_CANDIDATES {
-            let (us, [a, b, c]) =
-                self.one(costs.bytes[at], costs.flops[at], costs.workgroups[at], costs.workgroup_bytes[at]);
-            (log_us[at], empty[at], filled[at], bytes_share[at]) = (us, a, b, c);
-        }
+    pub(crate) fn us(&self, [bytes, flops, workgroups, workgroup_bytes]: [Quad; 4]) -> (Quad, [Quad; TRAITS]) {
+        let one = Quad::splat(1.0);
+        let (bytes_us, flops_us) = (bytes * self.us_per_byte, flops * self.us_per_flop);
+        let (more, less) = (bytes_us.fast_max(flops_us), bytes_us.fast_min(flops_us));
+        let x = workgroups * self.slot.fast_max(workgroup_bytes * self.slot_per_byte);
+        let bounded = x.fast_min(Quad::splat(LARGEST_CEIL)).fast_max(Quad::splat(1e-6));
+        let waves = ceil(bounded);
+        // Two quotients of one division, twice.
+        let inverse = one / (bounded * waves);
+        let (waste, full) = (waves * waves * inverse, bounded * bounded * inverse);
+        let busy_us = more + self.overlap * less + x * self.workgroup_us;
+        let us = self.launch_us + busy_us * (one + self.tail * (waste - one));
+        let work_us = (more + less).fast_min(Quad::splat(1e15)) + Quad::splat(1e-9);
+        let inverse = one / ((one + bounded) * work_us);
+        let bytes_share = bytes_us.fast_min(work_us) * (one + bounded) * inverse;
+        (us.fast_max(Quad::splat(1e-9)), [one - full, bounded * work_us * inverse, bytes_share])
     }
 }

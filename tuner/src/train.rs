@@ -157,10 +157,9 @@ fn samples<'a>(table: &Table<'a>, ids: &[usize]) -> Vec<Sample<'a>> {
             if !row.cost.is_legal() {
                 continue;
             }
-            let columns = crate::prior::CostColumns::new(std::slice::from_ref(&row.cost));
             samples.push(Sample {
                 kernel: &row.candidate.kernel,
-                cost: [columns.bytes[0], columns.flops[0], columns.workgroups[0], columns.workgroup_bytes[0]],
+                cost: row.cost.as_f32(),
                 log_us: ln_f64(us) as f32,
                 weight: (0.1 + crate::numbers::exp(-shape.regret(*id) / 0.5)) as f32,
             });

@@ -18,25 +18,20 @@ impl Cost {
     /// What a candidate costs that must not run: no workgroups.
     pub const ILLEGAL: Cost = Cost { bytes: 0.0, flops: 0.0, workgroups: 0.0, workgroup_bytes: 0.0 };
 
+    /// No dispatch has more of anything.
+    pub(crate) const LARGEST: f32 = 1e18;
+
     /// Whether the dispatch may run, by what it states: at least one workgroup, and numbers that a dispatch can have.
     pub fn is_legal(&self) -> bool {
+        let sound = |x: f32, least: f32| x >= least && x <= Cost::LARGEST;
         let [bytes, flops, workgroups, workgroup_bytes] = self.as_f32();
-        Cost::are_legal(bytes, flops, workgroups, workgroup_bytes)
+        sound(bytes, 0.0) && sound(flops, 0.0) && sound(workgroups, 1.0) && sound(workgroup_bytes, 0.0)
     }
 
     /// Bytes, operations, workgroups and workgroup memory.
     #[inline(always)]
     pub(crate) fn as_f32(&self) -> [f32; 4] {
         [self.bytes as f32, self.flops as f32, self.workgroups as f32, self.workgroup_bytes as f32]
-    }
-
-    /// [`Cost::is_legal`] of what is already f32, without a branch.
-    #[inline(always)]
-    pub(crate) fn are_legal(bytes: f32, flops: f32, workgroups: f32, workgroup_bytes: f32) -> bool {
-        /// No dispatch has more of anything.
-        const LARGEST: f32 = 1e18;
-        let sound = |x: f32, least: f32| (x >= least) & (x <= LARGEST);
-        sound(bytes, 0.0) & sound(flops, 0.0) & sound(workgroups, 1.0) & sound(workgroup_bytes, 0.0)
     }
 }
 

@@ -37,6 +37,7 @@ fn dataset() -> Dataset {
                     candidate: candidate(text),
                     cost: Cost { bytes: work, flops: work, workgroups: work, workgroup_bytes: 0.0 },
                     times_us: us.map_or(vec![], |us| vec![us, us, us, us + us, us + us, us + us]),
+                    by_rules: false,
                     failure: us.is_none().then(|| "wrong".to_owned()),
                 });
             }

@@ -104,8 +104,8 @@ fn counts_and_names_are_checked() {
     };
     refused(r#"\"members\":2"#, r#"\"members\":9"#, "9 members");
     refused(r#"\"members\":2"#, r#"\"members\":3"#, "no tensor product.2.first");
-    refused(r#"\"hidden\":32"#, r#"\"hidden\":64"#, "is wanted");
-    refused(r#"\"hidden\":32"#, r#"\"hidden\":31"#, "width 31");
+    refused(r#"\"hidden\":[32,32]"#, r#"\"hidden\":[32,16]"#, "is wanted");
+    refused(r#"\"hidden\":[32,32]"#, r#"\"hidden\":[32,31]"#, "widths [32, 31]");
     refused("raglan_tuner_weights_1", "raglan_tuner_weights_2", "raglan_tuner_weights_1");
     refused(r#"\"name\":\"cols\""#, r#"\"name\":\"rows\""#, "there twice");
     refused(r#"\"name\":\"product\""#, r#"\"name\":\"brodukt\""#, "no tensor brodukt.prior");

@@ -67,6 +67,8 @@ fn latency(weights: &Weights) -> Latency {
     weights.models.iter().map(tuner::latency).fold(Latency::default(), |slowest, met| Latency {
         cold_p50: slowest.cold_p50.max(met.cold_p50),
         cold_p99: slowest.cold_p99.max(met.cold_p99),
+        memory_p50: slowest.memory_p50.max(met.memory_p50),
+        memory_p99: slowest.memory_p99.max(met.memory_p99),
         warm_p50: slowest.warm_p50.max(met.warm_p50),
         warm_p99: slowest.warm_p99.max(met.warm_p99),
         memo_p50: slowest.memo_p50.max(met.memo_p50),

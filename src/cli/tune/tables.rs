@@ -32,7 +32,8 @@ pub(super) fn markdown(report: &Report, of: &str) -> String {
     let latency = &report.latency_ns;
     text += "\n| a pick takes, ns | median | slowest of a hundred |\n| --- | ---: | ---: |\n";
     for (name, p50, p99) in [
-        ("weights in no cache", latency.cold_p50, latency.cold_p99),
+        ("in no cache at all", latency.memory_p50, latency.memory_p99),
+        ("not in the core's own caches", latency.cold_p50, latency.cold_p99),
         ("again", latency.warm_p50, latency.warm_p99),
         ("remembered", latency.memo_p50, latency.memo_p99),
     ] {

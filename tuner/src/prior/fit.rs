@@ -1,6 +1,6 @@
 //! The prior's constants from measurements, by a search that no single bad measurement can sway.
 
-use super::{CONSTANTS, Prior};
+use super::{CONSTANTS, Prior, Wave};
 use crate::numbers::{exp, median};
 
 /// A measurement to fit.
@@ -83,7 +83,8 @@ fn at(free: &Free) -> Prior {
 }
 
 fn factors(prior: &Prior, samples: &[&Sample<'_>], kernels: &[&str]) -> Vec<f64> {
-    let residual = |s: &Sample<'_>| f64::from(s.log_us - prior.one(s.cost[0], s.cost[1], s.cost[2], s.cost[3]).0);
+    let wave = Wave::new(prior);
+    let residual = |s: &Sample<'_>| f64::from(s.log_us - wave.one(s.cost));
     let of = |kernel: &str| samples.iter().filter(|s| s.kernel == kernel).map(|s| residual(s)).collect::<Vec<f64>>();
     kernels.iter().map(|kernel| median(of(kernel)).unwrap_or(0.0).clamp(-20.0, 20.0)).collect()
 }
@@ -91,10 +92,11 @@ fn factors(prior: &Prior, samples: &[&Sample<'_>], kernels: &[&str]) -> Vec<f64>
 fn loss(samples: &[&Sample<'_>], kernels: &[&str], free: &Free) -> f64 {
     let prior = at(free);
     let factors = factors(&prior, samples, kernels);
+    let wave = Wave::new(&prior);
     let (mut total, mut weights) = (0.0, 0.0);
     for s in samples {
         let kernel = kernels.iter().position(|kernel| *kernel == s.kernel).unwrap_or(0);
-        let predicted = f64::from(prior.one(s.cost[0], s.cost[1], s.cost[2], s.cost[3]).0) + factors[kernel];
+        let predicted = f64::from(wave.one(s.cost)) + factors[kernel];
         let error = (predicted - f64::from(s.log_us)).abs();
         let huber = if error < HUBER { error * error / 2.0 } else { HUBER * (error - HUBER / 2.0) };
         total += f64::from(s.weight) * huber;
@@ -159,7 +161,7 @@ mod tests {
                     (draw(6, 3) * 16_384) as f32,
                 ];
                 let kernel = &wanted.kernels[at as usize % 2];
-                let log_us = wanted.one(cost[0], cost[1], cost[2], cost[3]).0 + kernel.1;
+                let log_us = Wave::new(&wanted).one(cost) + kernel.1;
                 // One in fifty is a mishap.
                 let mishap = if at % 50 == 0 { 2.0 } else { 0.0 };
                 Sample { kernel: &kernel.0, cost, log_us: log_us + mishap, weight: 1.0 }
@@ -170,7 +172,7 @@ mod tests {
             .iter()
             .map(|s| {
                 let factor = met.kernels.iter().find(|(name, _)| name == s.kernel).expect("a factor").1;
-                f64::from((met.one(s.cost[0], s.cost[1], s.cost[2], s.cost[3]).0 + factor - s.log_us).abs())
+                f64::from((Wave::new(&met).one(s.cost) + factor - s.log_us).abs())
             })
             .collect();
         let error = median(errors).expect("samples");

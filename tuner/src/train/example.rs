@@ -3,7 +3,7 @@
 use crate::features::{MOST_FEATURES, OF_PRIOR};
 use crate::model::prior_features;
 use crate::numbers::{exp, ln_f64};
-use crate::prior::{CostColumns, Lanes, TRAITS};
+use crate::prior::{Lanes, TRAITS, Word};
 use crate::table::{Measured, Table};
 use crate::{Cost, MOST_CANDIDATES, Model, Split};
 
@@ -45,10 +45,10 @@ pub(super) fn examples(model: Model, table: &Table<'_>, ids: &[usize]) -> (Model
 
 fn example(model: &Model, shape: &Measured<'_>, ids: &[usize]) -> (Example, [f32; OF_PRIOR]) {
     let costs: Vec<Cost> = ids.iter().map(|id| shape.rows.get(id).map_or(Cost::ILLEGAL, |row| row.cost)).collect();
-    let columns = CostColumns::new(&costs);
-    let mut traits = [[0.0; MOST_CANDIDATES]; TRAITS];
-    let mut base = model.base(&columns, &mut traits);
-    let of_prior = if model.on_prior { prior_features(&base, &columns) } else { [0.0; OF_PRIOR] };
+    let mut word = Word::NONE;
+    model.base(&costs, &mut word);
+    let of_prior = if model.on_prior { prior_features(&word) } else { [0.0; OF_PRIOR] };
+    let Word { log_us: mut base, mut traits, .. } = word;
     let zero = [0.0; MOST_CANDIDATES];
     let (mut target, mut regret, mut weight) = (zero, zero, zero);
     // The best of the portfolio: what can be chosen.

@@ -82,7 +82,7 @@ pub(super) fn write(weights: &Weights) -> Vec<u8> {
     for model in &weights.models {
         let space = &model.space.name;
         let factors: Vec<f32> = model.prior.kernels.iter().map(|(_, factor)| *factor).collect();
-        let features = [model.features.mean.as_slice(), model.features.scale.as_slice()].concat();
+        let features = model.features.constants().concat();
         add(format!("{space}.prior"), vec![CONSTANTS], &model.prior.constants());
         add(format!("{space}.factors"), vec![factors.len()], &factors);
         add(format!("{space}.features"), vec![2, model.features.len()], &features);
@@ -188,7 +188,7 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
     let mut features = Features::new(&space);
     let standard = numbers(tensors, &format!("{name}.features"), &[2, features.len()])?;
     let (mean, scale) = standard.split_at(features.len());
-    (features.mean, features.scale) = (mean.to_vec(), scale.to_vec());
+    features.set_constants(mean, scale);
     let sizes = Sizes {
         inputs: features.len(),
         first: hidden[0] / BLOCK,
