@@ -1,7 +1,7 @@
 //! The few candidates that are worth keeping.
 
 use crate::table::Table;
-use crate::{Candidate, Dataset, MOST_CANDIDATES, Row, Split};
+use crate::{Candidate, Dataset, MOST_CANDIDATES, Split};
 
 /// Another candidate has to better the geometric mean by so much: little, since what gains little on the shapes of
 /// training can gain more on others.
@@ -37,16 +37,14 @@ fn chosen(dataset: &Dataset, space: &str, choose: impl Fn(&[Vec<f64>], usize) ->
     choose(&regrets, ids.len()).into_iter().map(|at| table.candidates[ids[at]].clone()).collect()
 }
 
-/// Candidates that went on from the pilot, whose shapes are all of the Train split: those with rows on unseen shapes that are
-/// not there for the rules alone. All, where no unseen shape was measured yet.
+/// Candidates that went on from the pilot, whose shapes are all of the Train split: those with rows on unseen shapes.
+/// All, where no unseen shape was measured yet.
 fn eligible(table: &Table<'_>) -> Vec<usize> {
     let unseen: Vec<_> = table.shapes.iter().filter(|shape| shape.split != Split::Train).collect();
     let has_time = |id: usize| {
         table.of(Split::Train).any(|shape| shape.rows.get(&id).is_some_and(|row| row.chosen_us().is_some()))
     };
-    let ran = |row: &Row| row.cost.is_legal() && !row.by_rules;
-    let went_on =
-        |id: usize| unseen.is_empty() || unseen.iter().any(|shape| shape.rows.get(&id).is_some_and(|row| ran(row)));
+    let went_on = |id: usize| unseen.is_empty() || unseen.iter().any(|shape| shape.us(id).is_some());
     (0..table.candidates.len()).filter(|id| has_time(*id) && went_on(*id)).collect()
 }
 
