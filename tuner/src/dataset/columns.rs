@@ -252,6 +252,13 @@ impl<'a> Columns<'a> {
         if rows > MOST_ROWS {
             return Err(format!("{rows} rows, at most {MOST_ROWS} are allowed"));
         }
+        for chunk in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+            let places =
+                [chunk.data_page_offset(), chunk.dictionary_page_offset().unwrap_or(0), chunk.compressed_size()];
+            if places.iter().any(|place| *place < 0) {
+                return Err(format!("{} lies before the file", chunk.column_path()));
+            }
+        }
         let schema = metadata.file_metadata().schema_descr();
         let names = schema.columns().iter().enumerate().map(|(at, leaf)| (leaf.path().string(), at)).collect();
         Ok(Columns { file, names, rows })

@@ -52,14 +52,12 @@ pub(crate) fn fit(samples: &[Sample<'_>]) -> Prior {
             tail,
         ]
     };
-    let mut best: Option<(f64, Free)> = None;
-    for (slots, tail) in [(2.0, 0.0), (16.0, 0.0), (264.0, 0.0), (1024.0, -2.0)] {
-        let found = search(&samples, &kernels, start(slots, tail));
-        if best.as_ref().is_none_or(|(least, _)| found.0 < *least) {
-            best = Some(found);
-        }
-    }
-    let free = best.map_or(start(16.0, 0.0), |(_, free)| free);
+    let starts = [(2.0, 0.0), (16.0, 0.0), (128.0, 0.0), (512.0, 0.0), (1024.0, -2.0)];
+    let mut found: Vec<(f64, Free)> =
+        starts.iter().map(|(slots, tail)| search(&samples, &kernels, start(*slots, *tail))).collect();
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let free = found.iter().take(2).map(|found| refined(&samples, &kernels, *found)).min_by(|a, b| a.0.total_cmp(&b.0));
+    let free = free.map_or(start(16.0, 0.0), |(_, free)| free);
     let prior = at(&free);
     let factors = factors(&prior, &samples, &kernels);
     let kernels = kernels.iter().zip(factors).map(|(name, factor)| ((*name).to_owned(), factor as f32)).collect();
@@ -107,11 +105,42 @@ fn loss(samples: &[&Sample<'_>], kernels: &[&str], free: &Free) -> f64 {
     total / f64::max(weights, 1e-9) + 1e-3 * drift
 }
 
-/// Steps along each constant, longer after success and shorter after failure.
+/// Whole waves make a staircase of the slots, on which steps get stuck: looks at slots near and far, the workgroup memory
+/// in step with them or off by some, and steps on from the best, while that helps.
+fn refined(samples: &[&Sample<'_>], kernels: &[&str], found: (f64, Free)) -> (f64, Free) {
+    let mut best = found;
+    for _ in 0..4 {
+        let mut looked = best;
+        for memory in [-0.8, -0.4, 0.0, 0.4, 0.8] {
+            for step in -120..=120 {
+                let mut free = best.1;
+                // Up to a factor of 6, finely near 1.
+                let offset = f64::from(step) / 120.0;
+                let offset = 1.8 * offset * offset.abs();
+                free[3] += offset;
+                free[4] += offset + memory;
+                let found = loss(samples, kernels, &free);
+                looked = if found < looked.0 { (found, free) } else { looked };
+            }
+        }
+        let next = search(samples, kernels, looked.1);
+        if next.0 > 0.999 * best.0 {
+            return if next.0 < best.0 { next } else { best };
+        }
+        best = next;
+    }
+    best
+}
+
+/// Steps along each constant, longer after success and shorter after failure, and after each round a leap along all that
+/// the round has moved.
+///
+/// Source: Hooke & Jeeves 1961, "Direct search" solution of numerical and statistical problems, section 2.
 fn search(samples: &[&Sample<'_>], kernels: &[&str], start: Free) -> (f64, Free) {
     let (mut free, mut least) = (start, loss(samples, kernels, &start));
     let mut steps = [1.0_f64; CONSTANTS];
-    for _ in 0..40 {
+    for _ in 0..60 {
+        let before = free;
         for which in 0..CONSTANTS {
             let mut moved = false;
             for sign in [1.0, -1.0] {
@@ -126,6 +155,15 @@ fn search(samples: &[&Sample<'_>], kernels: &[&str], start: Free) -> (f64, Free)
             }
             steps[which] *= if moved { 1.5 } else { 0.5 };
             steps[which] = steps[which].clamp(-3.0, 3.0);
+        }
+        let mut reach = 1.0;
+        while reach < 100.0 {
+            let leap: Free = std::array::from_fn(|which| free[which] + reach * (free[which] - before[which]));
+            let found = loss(samples, kernels, &leap);
+            if found >= least {
+                break;
+            }
+            (free, least, reach) = (leap, found, 2.0 * reach);
         }
         if steps.iter().all(|step| step.abs() < 1e-3) {
             break;

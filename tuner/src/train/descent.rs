@@ -191,10 +191,9 @@ impl Adam {
         let (first_scale, second_scale) = (1.0 / (1.0 - self.powers[0]), 1.0 / (1.0 - self.powers[1]));
         let steps = self.steps as f32;
         let keep = ((1.0 + steps) / (10.0 + steps)).min(MEAN_DECAY);
-        for at in 0..mlp.blocks.len() {
+        for (at, slopes) in gradient.iter().enumerate() {
             let decay = if self.decaying[at] { 1.0 - RATE * DECAY } else { 1.0 };
-            for lane in 0..BLOCK {
-                let slope = gradient[at].0[lane];
+            for (lane, slope) in slopes.0.iter().enumerate() {
                 let first = &mut self.first[at].0[lane];
                 *first = FIRST_DECAY * *first + (1.0 - FIRST_DECAY) * slope;
                 let second = &mut self.second[at].0[lane];
