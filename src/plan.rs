@@ -319,11 +319,11 @@ impl Planner {
             let source = Source { batch, group, window };
             plan.scratch.heights = self.heights(Picks::default());
             self.fitting_stretches(source, &mut plan.scratch);
-            let (picks, mut chunks) = self.pick(&mut plan.scratch);
-            let heights = self.heights(picks);
-            if heights != plan.scratch.heights {
-                plan.scratch.heights = heights;
+            let (mut picks, mut chunks) = self.pick(&mut plan.scratch);
+            while self.heights(picks) != plan.scratch.heights {
+                plan.scratch.heights = self.heights(picks);
                 self.fitting_stretches(source, &mut plan.scratch);
+                picks = self.with_new_forms(picks, &mut plan.scratch);
                 chunks = self.chunks_of(picks, &mut plan.scratch);
             }
             if self.is_deterministic() {

@@ -331,7 +331,8 @@ fn a_prompt_of_seventy_thousand_tokens_is_cut_into_steps_of_bounded_time() {
 #[test]
 fn a_prompt_is_cut_where_the_tuner_predicts_that_products_turn_dear() {
     let products = vec![(1, 8e3), (64, 9e3), (128, 10e3), (256, 90e3), (512, 170e3)];
-    let predicted = Predicted { products, key_us: Some(0.1), pair_us: Some(1e-4), exact: true };
+    let predicted =
+        Predicted { products, key_us: Some(0.1), pair_us: Some(1e-4), exact_products: true, exact_attention: true };
     let case = Case { capacity: 4096, max_batch_tokens: 512, ..Case::default() };
     let chunks = |max_step_us: f64| -> Vec<usize> {
         let options = SchedulerOptions { max_step_us, prefix_cache: false, ..SchedulerOptions::default() };

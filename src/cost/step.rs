@@ -54,8 +54,10 @@ pub struct Predicted {
     pub key_us: Option<f64>,
     /// The same for each pair of a query token and a key.
     pub pair_us: Option<f64>,
-    /// Whether it was measured on this very adapter, so that steps are expected to take as long as it says.
-    pub exact: bool,
+    /// Whether the products were measured on this very adapter, so that they are expected to take as long as it says.
+    pub exact_products: bool,
+    /// The same of attention.
+    pub exact_attention: bool,
 }
 
 impl Predicted {
@@ -130,9 +132,17 @@ impl StepCost {
 
     /// The same, with times that the tuner predicts where it can.
     #[must_use]
-    pub fn with_predicted(self, predicted: Predicted) -> Self {
-        let factor = if predicted.exact { 1.0 } else { self.factor };
-        StepCost { predicted, factor, ..self }
+    pub fn with_predicted(self, mut predicted: Predicted) -> Self {
+        if !predicted.exact_products {
+            return StepCost { predicted, ..self };
+        }
+        if !predicted.exact_attention {
+            // What is not known keeps the factor that it had.
+            let cautious = |us: f64| Some(self.factor * us);
+            predicted.key_us = cautious(predicted.key_us.unwrap_or(self.model.slot_bytes / self.bytes_per_us));
+            predicted.pair_us = cautious(predicted.pair_us.unwrap_or(self.model.pair_flops / self.flops_per_us));
+        }
+        StepCost { predicted, factor: 1.0, ..self }
     }
 
     /// The load of `tokens` more of a sequence that has `computed`.
@@ -257,5 +267,23 @@ mod tests {
         assert!(cost.swap_us(2000) < cost.recompute_us(2000, 512));
         let far = StepCost { host_bytes_per_us: 1e3, ..cost };
         assert!(far.swap_us(2000) > far.recompute_us(2000, 512));
+    }
+
+    #[test]
+    fn attention_that_nobody_measured_keeps_its_factor_where_products_are_known() {
+        let model = cost().model;
+        let guessed = StepCost::new(model, AdapterClass::Hardware);
+        let products = vec![(1024, 100.0)];
+        let known = |exact_attention| {
+            let predicted =
+                Predicted { products: products.clone(), exact_products: true, exact_attention, ..Predicted::default() };
+            guessed.clone().with_predicted(predicted)
+        };
+        let of_keys = |cost: &StepCost| {
+            let load = |keys| Load { tokens: 1, keys, pairs: keys };
+            cost.step_us(&load(100_000)) - cost.step_us(&load(0))
+        };
+        assert!((of_keys(&known(false)) / of_keys(&guessed) - 1.0).abs() < 1e-9);
+        assert!((of_keys(&known(true)) / of_keys(&guessed) - 0.25).abs() < 1e-9);
     }
 }

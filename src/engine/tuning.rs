@@ -5,7 +5,7 @@ use crate::cost::Predicted;
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::gpu::Gpu;
-use crate::ops::Kernels;
+use crate::ops::{Dtype, Kernels};
 use crate::plan::Planner;
 use crate::schedules::{AdapterKey, Level, LinearChoice, Measure, Mode, ProductKey, Tuner, adapter_type, find};
 use crate::tune::{Calibration, Inputs};
@@ -26,7 +26,8 @@ pub(super) fn tune(gpu: &Gpu, kernels: &mut Kernels, decoder: &Decoder, options:
         mode => {
             let found = find(&key, options.tuner_dir.as_deref());
             found.warnings.iter().for_each(|warning| log::warn!("tuner: {warning}"));
-            Tuner::new(mode, options.calibrate, found)
+            let measured = options.dtype == Dtype::default() || !gpu.limits().shader_f16;
+            Tuner::new(mode, options.calibrate, found.for_inputs(measured, terms.int8))
         }
     };
     tell(&tuner, &key);
@@ -73,7 +74,7 @@ fn tell(tuner: &Tuner, key: &AdapterKey) {
     let levels = tuner.levels();
     let levels = [levels.linear_few, levels.linear_many, levels.attention_vector, levels.attention_tile];
     if levels.iter().all(|level| *level == Level::Defaults) {
-        log::info!(
+        log::warn!(
             "tuner: nothing was measured on {}, so that rules choose schedules; `raglan tune` measures",
             key.adapter_type
         );

@@ -150,6 +150,19 @@ impl Planner {
         (picks, self.roomy_chunks(picks, auto, scratch))
     }
 
+    /// Such picks, and one for every form that had no rows when they were made and has some in the scratch now: no other than
+    /// those that are compiled.
+    pub(super) fn with_new_forms(&self, mut picks: Picks, scratch: &mut Scratch) -> Picks {
+        self.count(scratch);
+        for (form, pick) in picks.iter_mut().enumerate() {
+            let portfolio = &self.attention[form.min(1)];
+            if *pick == Picked::Rules && !scratch.counts[form].is_empty() && !portfolio.choices.is_empty() {
+                *pick = Picked::Choice(portfolio.first);
+            }
+        }
+        picks
+    }
+
     /// The chunks of such picks, for the stretches in the scratch.
     pub(super) fn chunks_of(&self, picks: Picks, scratch: &mut Scratch) -> Chunks {
         self.count(scratch);

@@ -104,9 +104,16 @@ impl Planner {
         let tile_rows = (self.tile(Picked::Rules, 0).packed_rows / self.shape.group()).max(1);
         let (key_us, pair_us) = (run_us(Form::Vector, 1), run_us(Form::Tile, tile_rows));
         let levels = self.tuner.levels();
-        let exact = [levels.linear_few, levels.linear_many].iter().all(|level| *level == Level::Exact);
-        let exact = (exact || self.tuner.mode() == Mode::Exhaustive) && steps.is_some();
-        Predicted { products: steps.unwrap_or_default(), key_us, pair_us, exact }
+        let products = [levels.linear_few, levels.linear_many].iter().all(|level| *level == Level::Exact);
+        let products = (products || self.tuner.mode() == Mode::Exhaustive) && steps.is_some();
+        let attention = [levels.attention_vector, levels.attention_tile].iter().all(|level| *level == Level::Exact);
+        Predicted {
+            products: steps.unwrap_or_default(),
+            key_us,
+            pair_us,
+            exact_products: products,
+            exact_attention: attention && key_us.is_some() && pair_us.is_some(),
+        }
     }
 
     /// The choices of the model's products.

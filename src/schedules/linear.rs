@@ -138,6 +138,8 @@ pub fn space(rows: usize) -> &'static Space {
 pub fn descriptor(shape: &LinearShape) -> [f32; 7] {
     let format = shape.format;
     let blocks = match format.block_values() {
+        // As wide as f16, and another number.
+        _ if format == WeightFormat::Bf16 => 0.5,
         1 => 0.0,
         32 => 1.0,
         _ => 2.0,

@@ -3,13 +3,14 @@
 use super::tuner::Level;
 use super::{all_spaces, kernel_hash, spaces};
 use crate::cost::AdapterClass;
+use raglan_shaders::matvec_int8;
 use raglan_tuner::{MOST_CANDIDATES, Model, Weights};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 /// What is in the program, by adapter type: files of `tuner/data/`.
-const SHIPPED: &[(&str, &[u8])] = &[];
+const SHIPPED: &[(&str, &[u8])] = &[("llvmpipe-8", include_bytes!("../../tuner/data/llvmpipe-8/weights.safetensors"))];
 
 /// The name of a file of weights, in the folder of its adapter type.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
@@ -70,6 +71,27 @@ impl Found {
 
     pub(super) fn remove(&mut self, space: &str) {
         self.models.remove(space);
+    }
+
+    /// The same for a run whose inputs are of another type than those that were measured, or that rounds them to 8 bits.
+    #[must_use]
+    pub fn for_inputs(mut self, measured: bool, int8: bool) -> Found {
+        if !measured {
+            for (name, (model, level)) in self.models.iter_mut().filter(|(_, (_, level))| *level < Level::Analytical) {
+                (*model, *level) = (Arc::new(model.without_mlp()), Level::Analytical);
+                self.notes.push(format!("{name}: {level}; what was measured had f16 inputs"));
+            }
+        }
+        let knows_int8 = |model: &Model| model.candidates().iter().any(|one| one.kernel == matvec_int8::KERNEL.name);
+        if int8 && self.model(spaces::LINEAR_FEW).is_some_and(|model| !knows_int8(model)) {
+            self.remove(spaces::LINEAR_FEW);
+            self.notes.push(format!(
+                "{}: {}, since nothing was measured in 8 bits",
+                spaces::LINEAR_FEW,
+                Level::Defaults
+            ));
+        }
+        self
     }
 }
 
@@ -137,7 +159,12 @@ fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
         };
         let fitting = sources.iter().filter_map(|source| fits(source).map(|(level, model)| (level, source, model)));
         // Of equals the first: sources come nearest first.
-        let Some((level, source, model)) = fitting.min_by_key(|(level, ..)| *level) else { continue };
+        let Some((level, source, model)) = fitting.min_by_key(|(level, ..)| *level) else {
+            if !sources.is_empty() {
+                found.notes.push(format!("{name}: {}, since no weights fit", Level::Defaults));
+            }
+            continue;
+        };
         if level != Level::Exact {
             found.notes.push(format!("{name}: {level} ({})", source.name));
         }
@@ -231,6 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn weights_in_the_program_are_of_its_own_kernels() {
+        for (adapter_type, bytes) in SHIPPED {
+            let weights = Weights::from_bytes(adapter_type, bytes).expect("weights in the program are sound");
+            assert_eq!(weights.adapter_type, *adapter_type);
+            for space in spaces::ALL {
+                let hash = weights.kernel_hashes.get(space);
+                assert_eq!(
+                    hash,
+                    Some(&kernel_hash(space)),
+                    "{adapter_type}: {space} is to be measured again: raglan tune"
+                );
+                assert!(weights.model(space).is_some(), "{adapter_type}: {space}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_inputs_than_were_measured_leave_the_constants_and_8_bits_the_rules() {
+        let key = key("llvmpipe-8", AdapterClass::Software);
+        let found = || find(&key, None);
+        let other = found().for_inputs(false, false);
+        assert!(spaces::ALL.iter().all(|space| other.level(space) == Level::Analytical));
+        let int8 = found().for_inputs(true, true);
+        assert_eq!(int8.level(spaces::LINEAR_FEW), Level::Defaults);
+        assert_eq!(int8.level(spaces::LINEAR_MANY), found().level(spaces::LINEAR_MANY));
+    }
+
+    #[test]
     fn the_nearest_type_is_of_the_same_lanes_and_name() {
         let own = "nvidia-h100-pcie-32";
         let mut others = ["nvidia-h100-pcie-64", "nvidia-a100-32", "nvidia-h100-80gb-32", "nvidia-h100-pcie-32"];
@@ -241,15 +296,15 @@ mod tests {
     #[test]
     fn a_broken_file_is_told_and_passed_over() {
         let dir = std::env::temp_dir().join(format!("raglan-tuner-{}", std::process::id()));
-        let folder = dir.join("llvmpipe-8");
+        let folder = dir.join("softpipe-8");
         std::fs::create_dir_all(&folder).expect("a folder can be made");
         std::fs::write(folder.join(WEIGHTS_FILE), b"no weights at all").expect("a file can be written");
-        let found = find(&key("llvmpipe-8", AdapterClass::Software), Some(&dir));
+        let found = find(&key("softpipe-8", AdapterClass::Software), Some(&dir));
         std::fs::remove_dir_all(&dir).expect("the folder can be removed");
         assert_eq!(found.warnings.len(), 1, "{:?}", found.warnings);
         assert!(found.warnings[0].contains(WEIGHTS_FILE), "{:?}", found.warnings);
         assert!(spaces::ALL.iter().all(|space| found.level(space) == Level::Defaults));
-        let absent = find(&key("llvmpipe-8", AdapterClass::Software), Some(Path::new("/nowhere")));
+        let absent = find(&key("softpipe-8", AdapterClass::Software), Some(Path::new("/nowhere")));
         assert!(absent.warnings.is_empty());
     }
 }

@@ -145,3 +145,12 @@ fn every_space_has_a_hash_and_dims_for_its_descriptor() {
         assert_eq!(space.dims.len(), dims, "{}", space.name);
     }
 }
+
+#[test]
+fn every_format_is_described_by_other_numbers() {
+    let shape = |format| LinearShape { rows: 1, cols: 64, inner: 256, format, normed: false, gated: false };
+    let all: Vec<_> = WeightFormat::ALL.iter().map(|&format| linear::descriptor(&shape(format))).collect();
+    for (index, one) in all.iter().enumerate() {
+        assert!(!all[..index].contains(one), "{:?}", WeightFormat::ALL[index]);
+    }
+}

@@ -33,7 +33,7 @@ pub enum Level {
     OtherDriver,
     /// Measured on the nearest type of the same vendor, with these kernels.
     Nearest,
-    /// Measured with other kernels: the constants of the adapter alone.
+    /// Measured with other kernels or inputs: the constants of the adapter alone.
     Analytical,
     /// Nothing fits: hand-written rules.
     #[default]
@@ -46,7 +46,7 @@ impl std::fmt::Display for Level {
             Level::Exact => "measured on this adapter type",
             Level::OtherDriver => "measured with another driver",
             Level::Nearest => "measured on the nearest adapter type",
-            Level::Analytical => "the analytical model alone, since the kernels have changed",
+            Level::Analytical => "the analytical model alone, since other kernels or inputs were measured",
             Level::Defaults => "hand-written rules",
         })
     }
