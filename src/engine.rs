@@ -171,6 +171,8 @@ impl Stepper {
         variants.extend(steps);
         let mut seen = FxHashSet::default();
         variants.retain(|variant| seen.insert(variant.clone()));
+        // Rehearsals asked as steps do.
+        planner.forget_questions();
         self.gpu.compile(&variants, progress)
     }
 

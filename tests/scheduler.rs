@@ -3,10 +3,11 @@
 
 mod scheduler_support;
 
-use raglan::cost::{ModelCost, StepCost};
+use raglan::cost::{ModelCost, Predicted, StepCost};
 use raglan::request::{Event, FinishReason, Request, RequestId, SamplingParams};
 use raglan::scheduler::{Scheduler, SchedulerOptions};
 use raglan::segments::{Policy, SlotGroups};
+use raglan::sequence::Sequence;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use scheduler_support::{Case, Ran, Run, history, limits};
@@ -325,6 +326,30 @@ fn a_prompt_of_seventy_thousand_tokens_is_cut_into_steps_of_bounded_time() {
     assert_eq!(chunks.iter().sum::<usize>(), 70_002);
     let prompt: Vec<usize> = chunks.iter().copied().filter(|&tokens| tokens > 1).collect();
     assert!(prompt[0] > 2 * prompt[prompt.len() - 2], "a longer context makes shorter chunks: {prompt:?}");
+}
+
+#[test]
+fn a_prompt_is_cut_where_the_tuner_predicts_that_products_turn_dear() {
+    let products = vec![(1, 8e3), (64, 9e3), (128, 10e3), (256, 90e3), (512, 170e3)];
+    let predicted = Predicted { products, key_us: Some(0.1), pair_us: Some(1e-4), exact: true };
+    let case = Case { capacity: 4096, max_batch_tokens: 512, ..Case::default() };
+    let chunks = |max_step_us: f64| -> Vec<usize> {
+        let options = SchedulerOptions { max_step_us, prefix_cache: false, ..SchedulerOptions::default() };
+        let cost = scheduler_support::cost().with_predicted(predicted.clone());
+        let mut scheduler = Scheduler::new(limits(&case), options, cost);
+        let mut slots = SlotGroups::new(&[(None, 4096)], &Policy::default());
+        scheduler.add(Sequence::new(RequestId(0), greedy((0..600).collect(), 1)));
+        let mut chunks = Vec::new();
+        while let Some(step) = scheduler.next_batch(&mut slots) {
+            chunks.push(step.batch.tokens());
+            assert!(step.predicted_us <= max_step_us, "{step:?}");
+            scheduler.commit(&step, &vec![Some(0); step.sampled.len()], &mut slots);
+        }
+        chunks
+    };
+    assert_eq!(chunks(50e3), [128, 128, 128, 128, 88]);
+    // Where a longer step is allowed, more tokens go with it.
+    assert_eq!(chunks(100e3), [256, 256, 88]);
 }
 
 #[test]

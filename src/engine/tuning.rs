@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::ops::Kernels;
 use crate::plan::Planner;
-use crate::schedules::{AdapterKey, Level, Measure, Mode, ProductKey, Tuner, adapter_type, find};
+use crate::schedules::{AdapterKey, Level, LinearChoice, Measure, Mode, ProductKey, Tuner, adapter_type, find};
 use crate::tune::{Calibration, Inputs};
 
 /// Has the planner choose as the options say, and tells once by what.
@@ -32,30 +32,38 @@ pub(super) fn tune(gpu: &Gpu, kernels: &mut Kernels, decoder: &Decoder, options:
     tell(&tuner, &key);
     let measures = tuner.mode() == Mode::Exhaustive || tuner.mode() == Mode::Predict && tuner.calibrates();
     let inputs = Inputs { dtype: options.dtype, int8_activations: terms.int8 };
-    let mut calibration = if measures { Some(Calibration::new(gpu, inputs)?) } else { None };
+    let mut calibration = if measures || options.deterministic { Some(Calibration::new(gpu, inputs)?) } else { None };
     let products: Vec<ProductKey> = decoder.products().into_iter().map(|(key, _)| key).collect();
-    kernels.planner.tune(tuner, &products, calibration.as_mut().map(|calibration| calibration as &mut dyn Measure));
-    if options.deterministic && kernels.planner.tuner().mode() != Mode::Off {
-        drop(calibration);
-        if let Some(choice) = out_of_order(&kernels.planner, Calibration::new(gpu, inputs)?)? {
-            log::warn!(
-                "tuner: {choice} sums in another order here, so that rules choose schedules of this deterministic run"
-            );
-            kernels.planner.tune(Tuner::off(), &products, None);
+    let planner = &mut kernels.planner;
+    planner.tune(tuner, &products, measured_by(&mut calibration, measures));
+    if options.deterministic && planner.tuner().mode() != Mode::Off {
+        let mut refused: Vec<LinearChoice> = Vec::new();
+        loop {
+            let found = out_of_order(planner, calibration.as_mut())?;
+            let Some(choice) = found.iter().find(|choice| !refused.contains(choice)) else { break };
+            log::info!("tuner: {} sums in another order here: a deterministic run does without", choice.candidate());
+            refused.extend(found);
+            planner.retune(&refused, &products, measured_by(&mut calibration, measures));
         }
     }
     Ok(())
 }
 
-/// A choice of the table that does not compute the very bits that rules' choices do, if there is one.
-fn out_of_order(planner: &Planner, mut calibration: Calibration) -> Result<Option<String>, Error> {
+fn measured_by(calibration: &mut Option<Calibration>, measures: bool) -> Option<&mut dyn Measure> {
+    calibration.as_mut().filter(|_| measures).map(|calibration| calibration as &mut dyn Measure)
+}
+
+/// The choices of the table that do not compute the very bits that the rules' do.
+fn out_of_order(planner: &Planner, calibration: Option<&mut Calibration>) -> Result<Vec<LinearChoice>, Error> {
+    let mut refused: Vec<LinearChoice> = Vec::new();
+    let Some(calibration) = calibration else { return Ok(refused) };
     for (product, choice) in planner.table().chosen() {
         let usual = planner.linear_rules(&product.at(1));
-        if *choice != usual && !calibration.same_bits(product, choice, &usual)? {
-            return Ok(Some(choice.candidate().to_string()));
+        if *choice != usual && !refused.contains(choice) && !calibration.same_bits(product, choice, &usual)? {
+            refused.push(choice.clone());
         }
     }
-    Ok(None)
+    Ok(refused)
 }
 
 fn tell(tuner: &Tuner, key: &AdapterKey) {

@@ -54,9 +54,7 @@ impl Planner {
     /// what may run. `measure` is what exhaustive tuning and calibration ask.
     pub fn tune(&mut self, tuner: Tuner, products: &[ProductKey], measure: Option<&mut dyn Measure>) {
         let tuner = match (self.shape.numerics, products.first()) {
-            (Numerics::Deterministic { .. }, Some(product)) => {
-                tuner.in_one_order(self.linear_rules(&product.at(1)).kernel)
-            }
+            (Numerics::Deterministic { .. }, Some(product)) => tuner.in_one_order(&self.linear_rules(&product.at(1))),
             _ => tuner,
         };
         let (heads, packed_rows) = (self.heads(), self.max_batch_tokens * self.shape.group());
@@ -68,6 +66,12 @@ impl Planner {
         let filling = Filling { terms: &self.terms, tuner: &tuner, rules: &|shape| self.linear_rules(shape), measure };
         self.table = LinearTable::fill(products, self.max_batch_tokens, filling);
         self.tuner = tuner;
+    }
+
+    /// Tunes anew, without some choices of products.
+    pub fn retune(&mut self, refused: &[LinearChoice], products: &[ProductKey], measure: Option<&mut dyn Measure>) {
+        let tuner = std::mem::take(&mut self.tuner).without(refused);
+        self.tune(tuner, products, measure);
     }
 
     /// What the table says of a product.
@@ -123,6 +127,12 @@ impl Planner {
     /// Whether hand-written rules may still choose for a form of attention.
     pub fn has_rules(&self, form: Form) -> bool {
         self.attention[form as usize].all().next().is_none()
+    }
+
+    /// Counts questions from 0 on.
+    pub fn forget_questions(&self) {
+        let Counters { asked, table_hits, memo_hits } = &self.counters;
+        [asked, table_hits, memo_hits].into_iter().for_each(|count| count.set(0));
     }
 
     /// How schedules are chosen, and how often that was asked.

@@ -68,6 +68,16 @@ impl LinearChoice {
         self.kernel == kernel
     }
 
+    /// Whether it adds in the order that `other` does, as far as the kernels' text says: the same kernel, whole, with or without
+    /// stages. Whether a driver keeps that order has to be looked at on the adapter.
+    pub fn sums_like(&self, other: &LinearChoice) -> bool {
+        let stages = |choice: &LinearChoice| {
+            let at = choice.kernel.tunables.iter().position(|tunable| tunable.name == "STAGES");
+            at.map(|at| choice.schedule.values[at] > 0)
+        };
+        self.kernel == other.kernel && self.splits == 1 && other.splits == 1 && stages(self) == stages(other)
+    }
+
     /// Stretches of `inner` columns that each part sums, in whole stages; `None` where the product is whole.
     pub fn split_blocks(&self, inner: usize) -> Option<u32> {
         if self.splits <= 1 {

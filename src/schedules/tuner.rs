@@ -6,7 +6,6 @@ use super::narrow::narrow;
 use super::store::Found;
 use super::{Terms, spaces};
 use crate::cost::AdapterClass;
-use raglan_shaders::Kernel;
 use raglan_tuner::{Cost, MOST_CANDIDATES, Model};
 
 /// How schedules are chosen.
@@ -107,17 +106,26 @@ impl Tuner {
         Tuner::new(Mode::Off, false, Found::default())
     }
 
-    /// For runs whose sums must have one order: of products only `kernel`, not split, whose schedules all add along the inner
-    /// columns, and nothing of attention. Whether a driver keeps that order has to be looked at on the adapter.
+    /// For runs whose sums must have one order: of products only what [`LinearChoice::sums_like`] `usual`, and nothing of attention.
     #[must_use]
-    pub fn in_one_order(mut self, kernel: &'static Kernel) -> Tuner {
-        for model in self.linear.iter_mut().flatten() {
-            let keep = |choice: &LinearChoice| choice.kernel == kernel && choice.splits == 1;
-            model.choices.iter_mut().for_each(|choice| *choice = choice.take().filter(keep));
-        }
+    pub fn in_one_order(mut self, usual: &LinearChoice) -> Tuner {
+        self.keep(|choice| choice.sums_like(usual));
         self.found.remove(spaces::ATTENTION_VECTOR);
         self.found.remove(spaces::ATTENTION_TILE);
         self
+    }
+
+    /// The same without some choices of products.
+    #[must_use]
+    pub fn without(mut self, refused: &[LinearChoice]) -> Tuner {
+        self.keep(|choice| !refused.contains(choice));
+        self
+    }
+
+    fn keep(&mut self, keep: impl Fn(&LinearChoice) -> bool) {
+        for model in self.linear.iter_mut().flatten() {
+            model.choices.iter_mut().for_each(|choice| *choice = choice.take().filter(&keep));
+        }
     }
 
     /// What a user should know of where predictions come from.

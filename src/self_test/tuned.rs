@@ -9,14 +9,16 @@ use crate::gpu::Gpu;
 use crate::ops::{Dtype, Types};
 use crate::request::Request;
 use crate::schedules::made_up::{chance, weights};
-use crate::schedules::{Form, KvHeads, Mode, Terms, adapter_type, attention, linear};
+use crate::schedules::{Form, KvHeads, LinearChoice, Mode, ProductKey, Terms, adapter_type, attention, linear};
+use crate::tune::{Calibration, Inputs};
 use raglan_models::Checkpoint;
-use raglan_shaders::Part;
+use raglan_shaders::{Part, WeightFormat, matmul, matvec};
 use std::path::{Path, PathBuf};
 
 pub(super) fn tests() -> Vec<SelfTest> {
     vec![
         test("tuned/modes_give_the_same_tokens", modes),
+        test("tuned/matmul_sums_in_one_order", one_order),
         test("tuned/nothing_is_compiled_while_it_runs", nothing_compiled),
     ]
 }
@@ -125,6 +127,42 @@ fn modes(adapters: &Adapters) -> Result<String, String> {
         }
     }
     Ok(found.join(", "))
+}
+
+/// Schedules of `matmul` compute the same bits whatever their tiles, those with stages and those without: a deterministic run
+/// may choose among either, and looks for itself. Where a CPU plays the adapter, all of them do; `matvec` sums in another order.
+fn one_order(adapters: &Adapters) -> Result<String, String> {
+    let gpu = &adapters.plain;
+    let inputs = Inputs { dtype: Dtype::F32, int8_activations: false };
+    let mut calibration = Calibration::new(gpu, inputs).map_err(|error| error.to_string())?;
+    let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
+    let terms = Terms { limits: gpu.limits().clone(), class, act: Part::ActF32, int8: false, split_bytes: 0 };
+    let unstaged = [("LANES_M", 1), ("LANES_N", 32), ("TILE_M", 8), ("TILE_N", 8), ("STAGES", 0)];
+    let usual = [matmul::KERNEL.schedule(&unstaged), matmul::KERNEL.default_schedule()]
+        .map(|schedule| LinearChoice::whole(&matmul::KERNEL, schedule));
+    let (mut same_bits, mut other_bits) = (0, Vec::new());
+    for (format, gated, step) in [(WeightFormat::F32, false, 2), (WeightFormat::Q4_0, true, 3)] {
+        let product = ProductKey { cols: 320, inner: 512, format, normed: false, gated };
+        let all = linear::all(100, &terms);
+        for usual in &usual {
+            let alike = all.iter().filter(|choice| choice.sums_like(usual));
+            for choice in alike.step_by(if class == AdapterClass::Software { step } else { 10 * step }) {
+                if calibration.same_bits(product, choice, usual).map_err(|error| error.to_string())? {
+                    same_bits += 1;
+                } else {
+                    other_bits.push(choice.candidate().to_string());
+                }
+            }
+        }
+        let other = LinearChoice::whole(&matvec::KERNEL, matvec::KERNEL.schedule(&[("LANES", 32), ("TILE_M", 1)]));
+        if calibration.same_bits(product, &other, &usual[0]).map_err(|error| error.to_string())? {
+            return Err(format!("{format:?}: matvec has the bits of matmul, so that nothing was compared"));
+        }
+    }
+    match other_bits.first() {
+        Some(_) if gpu.is_software() => Err(format!("{} sum in another order", other_bits.join("; "))),
+        _ => Ok(format!("{same_bits} of {} schedules have the same bits", same_bits + other_bits.len())),
+    }
 }
 
 /// Whatever the tuner picks while rows and contexts grow was compiled before.

@@ -137,7 +137,7 @@ impl Subject {
     fn open_with(&self, rig: &mut Rig, rotated_bytes: u64) -> Result<Problem, Error> {
         Ok(match (&self.kind, &self.default) {
             (Kind::Linear(shape), Choice::Linear(default)) => {
-                Problem::Linear(LinearProblem::new(rig, *shape, default, rotated_bytes)?)
+                Problem::Linear(Box::new(LinearProblem::new(rig, *shape, default, rotated_bytes)?))
             }
             (Kind::Attention(known), _) => {
                 Problem::Attention(Box::new(AttentionProblem::new(rig, known.0.clone(), &known.1)?))
@@ -159,7 +159,7 @@ impl Subject {
 
 /// A shape whose inputs are on the adapter.
 pub(super) enum Problem {
-    Linear(LinearProblem),
+    Linear(Box<LinearProblem>),
     Attention(Box<AttentionProblem>),
 }
 
