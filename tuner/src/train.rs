@@ -23,8 +23,10 @@ mod example;
 use descent::{CHECK, Descent, SHARES, descend};
 use example::Example;
 
-/// Folds of the inner cross-validation.
+/// Folds of the inner cross-validation, and how often it is done, each time with other folds: what it chooses hangs on few
+/// shapes otherwise.
 const FOLDS: usize = 4;
+const REPEATS: usize = 3;
 /// With fewer shapes of training the candidates' own levels over the prior are all that is learned.
 const LEAST_SHAPES: usize = 16;
 /// With fewer groups, folds are made of shapes.
@@ -114,18 +116,18 @@ fn train_space(
     };
     let seed = |role: usize| mixed(options.seed, &space.name, role);
     let members = options.members.clamp(1, MOST_MEMBERS);
-    let folds = folds(space, &variants[0].1, seed(0));
+    let folds: Vec<Vec<usize>> = (0..REPEATS).map(|repeat| folds(space, &variants[0].1, seed(1000 + repeat))).collect();
     let epochs = if variants[0].1.len() < LEAST_SHAPES { 0 } else { options.epochs };
-    let validations = if variants[0].1.len() < FOLDS { 0 } else { variants.len() * FOLDS };
+    let validations = if variants[0].1.len() < FOLDS { 0 } else { variants.len() * FOLDS * REPEATS };
     let total = validations + members;
 
     let curves = in_parallel(
         validations,
         |job| {
-            let (variant, fold) = (job / FOLDS, job % FOLDS);
+            let (variant, repeat, fold) = (job / (FOLDS * REPEATS), job / FOLDS % REPEATS, job % FOLDS);
             let examples = &variants[variant].1;
-            let (valid, train) = (0..examples.len()).partition(|at| folds[*at] == fold);
-            descend(&Descent { examples, train, valid, sizes, epochs, seed: seed(1 + fold) }).scores
+            let (valid, train) = (0..examples.len()).partition(|at| folds[repeat][*at] == fold);
+            descend(&Descent { examples, train, valid, sizes, epochs, seed: seed(1 + job) }).scores
         },
         &mut |done| progress(&space.name, done, total),
     );
@@ -136,7 +138,7 @@ fn train_space(
         members,
         |member| {
             let train = (0..examples.len()).collect();
-            let seed = seed(1 + FOLDS + member);
+            let seed = seed(500 + member);
             let descent = Descent { examples, train, valid: Vec::new(), sizes, epochs: best.epochs, seed };
             descend(&descent).mlp.quieter(best.share)
         },
@@ -203,7 +205,7 @@ struct Chosen {
 /// are where there are none.
 fn best_of(curves: &[Vec<[f64; SHARES.len()]>], variants: &[(Model, Vec<Example>)]) -> Chosen {
     let mut best = (f64::INFINITY, Chosen { variant: 0, epochs: 0, share: 1.0 });
-    for (variant, (folds, (model, _))) in curves.chunks(FOLDS).zip(variants).enumerate() {
+    for (variant, (folds, (model, _))) in curves.chunks(FOLDS * REPEATS).zip(variants).enumerate() {
         for check in 0..folds.iter().map(Vec::len).min().unwrap_or(0) {
             for (at, share) in SHARES.into_iter().enumerate() {
                 // Without the prior there is nothing but the MLP's word.
