@@ -12,7 +12,7 @@ mod tuner;
 
 pub use attention::{AttentionChoice, AttentionStats, Form, KvHeads};
 pub use linear::{LinearChoice, LinearShape};
-pub use store::{AdapterKey, Found, Origin, WEIGHTS_FILE, find, own};
+pub use store::{AdapterKey, Found, Origin, WEIGHTS_FILE, find};
 pub use table::{Filling, LinearTable, Measure, ProductKey};
 pub use tuner::{AttentionModel, Level, Levels, LinearModel, Mode, Tuner};
 

@@ -18,5 +18,5 @@ mod tests;
 
 pub use calibrate::Calibration;
 pub use collect::{Options, collect};
-pub use probe::{Explained, Predicted, Probe, Timed};
+pub use probe::{ByMode, Explained, Predicted, Probe, Timed};
 pub use rig::Inputs;

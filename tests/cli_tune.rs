@@ -148,7 +148,7 @@ fn two_files_are_scored_where_there_is_no_adapter() {
         assert!(svg.contains("an adapter that is not there"), "{name}");
     }
     let table = score(&[]);
-    for text in ["| predicted |", "noise floor", "single best", "another (N, K)", "weights in no cache"] {
+    for text in ["| predicted |", "noise floor", "single best", "another (N, K)", "in no cache at all"] {
         assert!(table.contains(text), "{text} in {table}");
     }
 }
@@ -237,26 +237,94 @@ fn a_shape_is_shown_with_what_is_picked_why_and_the_portfolio_in_order() {
 }
 
 #[test]
+fn what_is_scored_where_nothing_is_named_is_what_runs_pick_by() {
+    if !has_adapter() {
+        return;
+    }
+    let cache = folder("tune-in-use");
+    let output = |args: &[&str]| command(args).env("RAGLAN_CACHE", &cache).output().unwrap();
+    let shown = output(&["tune", "show", "rows=3", "cols=416", "inner=416", "format=f16", "--json"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    let adapter_type = shown["adapter_type"].as_str().unwrap();
+    // Weights of a type that is near, and own measurements with other kernels.
+    let near = format!("{adapter_type}-1");
+    let (_, trained_on) = measured("tune-in-use-data", &near);
+    let [near_folder, own_folder] = [&near, adapter_type].map(|name| cache.join("tuner").join(name));
+    std::fs::create_dir_all(&near_folder).unwrap();
+    std::fs::create_dir_all(&own_folder).unwrap();
+    json(&["tune", "train", &trained_on, "--out", &at(&near_folder, "weights.safetensors"), "--json"]);
+    let mut own = dataset(adapter_type);
+    own.header.kernel_hashes.values_mut().for_each(|hash| *hash = "0123456789abcdef".to_owned());
+    own.write(&own_folder.join("dataset.parquet")).unwrap();
+
+    let scored = output(&["tune", "evaluate", "--json"]);
+    assert!(scored.status.success(), "{}", String::from_utf8_lossy(&scored.stderr));
+    let report: Value = serde_json::from_slice(&scored.stdout).unwrap();
+    assert_eq!(
+        (&report["levels"]["linear_few"], &report["levels"]["linear_many"]),
+        (&"nearest".into(), &"defaults".into())
+    );
+    assert_eq!(report["other_kernels"], serde_json::json!(["linear_few"]));
+    assert!(report["weights"].as_str().unwrap().contains(&near) && report["geometric_mean"].as_f64().unwrap() > 0.9);
+    let words = String::from_utf8(output(&["tune", "evaluate"]).stdout).unwrap();
+    for text in
+        ["linear_few: measured on the nearest", "linear_many: hand-written rules", "linear_few: the dataset was"]
+    {
+        assert!(words.contains(text), "{text} in {words}");
+    }
+}
+
+#[test]
 fn shapes_are_timed_by_what_each_mode_picks() {
     if !has_adapter() {
         return;
     }
-    let path = folder("bench-shapes").join("shapes.json");
+    let folder = folder("bench-shapes");
+    let path = folder.join("shapes.json");
     std::fs::write(&path, r#"{"shapes": ["rows=2 cols=64 inner=64", "lengths=20,9 heads=2/1 dim=64"]}"#).unwrap();
-    let args = ["bench", "shapes", "--shapes", path.to_str().unwrap(), "--modes", "off,predict", "-o", "json"];
-    let report = json(&args);
+    let shapes = ["bench", "shapes", "--shapes", path.to_str().unwrap(), "-o", "json", "--modes"];
+    // A cache of its own: there are no weights but those that are named.
+    let bench = |more: &[&str], code: i32| -> Value {
+        let output = command(&[&shapes[..], more].concat()).env("RAGLAN_CACHE", &folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let of = |report: &Value, key: &str| -> Vec<String> {
+        report["rows"].as_array().unwrap().iter().map(|row| row[key].as_str().unwrap_or("-").to_owned()).collect()
+    };
+    let rules = bench(&["off"], 0);
+    assert_eq!(of(&rules, "op"), ["linear", "attention"]);
+
+    let adapter_type = rules["adapter_type"].as_str().unwrap();
+    let (_, dataset) = measured("bench-shapes-data", adapter_type);
+    let weights = at(&folder, "weights.safetensors");
+    json(&["tune", "train", &dataset, "--out", &weights, "--json"]);
+    let report = bench(&["off,predict,exhaustive", "--weights", &weights, "--max-seconds", "40"], 1);
+    assert_eq!(report["levels"]["linear_few"], "other_driver");
+    let errors = of(&report, "error");
+    assert_eq!(of(&report, "tuner")[..3], ["off", "predict", "exhaustive"]);
+    assert_eq!(errors[..3], ["-", "-", "-"], "{report}");
+    assert!(errors.iter().any(|error| error.contains("no weights serve attention_vector")), "{errors:?}");
+
     let rows = report["rows"].as_array().unwrap();
-    let of = |key: &str| rows.iter().map(|row| row[key].as_str().unwrap()).collect::<Vec<_>>();
-    assert_eq!(of("op"), ["linear", "linear", "attention", "attention"]);
-    assert_eq!(of("tuner"), ["off", "predict", "off", "predict"]);
-    for row in rows {
+    for row in rows.iter().filter(|row| row["error"].is_null()) {
         let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
         assert!(
             0.0 < number("us_min") && number("us_min") <= number("us") && number("us") <= number("us_max"),
             "{row}"
         );
     }
-    let late = run(&[&args[..], &["--max-seconds", "0"]].concat());
+    let refused = bench(&["off,default,predict", "--max-seconds", "1000"], 1);
+    assert_eq!(of(&refused, "tuner"), ["off", "default", "predict"].repeat(2));
+    for row in refused["rows"].as_array().unwrap() {
+        let is_refused = row["error"].as_str().is_some_and(|error| error.contains("no weights serve"));
+        assert_eq!(is_refused, row["tuner"] != "off", "{row}");
+    }
+    let elsewhere = at(&folder, "elsewhere");
+    let (_, dataset) = measured("bench-shapes-elsewhere", "nowhere-8");
+    json(&["tune", "train", &dataset, "--out", &elsewhere, "--json"]);
+    run(&[&shapes[..], &["off", "--weights", &elsewhere]].concat()).fails(1, &["nowhere-8", "serve nothing"]);
+    let late = run(&[&shapes[..], &["off", "--max-seconds", "0"]].concat());
     assert_eq!(late.code, Some(1), "{}", late.stderr);
     assert!(late.stdout.contains("the time was over") && late.stderr.contains("2 of 2 rows"), "{}", late.stderr);
 }

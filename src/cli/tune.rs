@@ -9,7 +9,7 @@ mod show;
 mod tables;
 mod train;
 
-pub(super) use files::in_use;
+pub(super) use files::in_use_from;
 
 use super::Result;
 use super::global::Global;

@@ -36,8 +36,12 @@ pub struct Origin {
     pub name: String,
     /// What was measured.
     pub adapter: String,
+    /// With which driver.
+    pub driver: String,
     /// When.
     pub date: String,
+    /// Of the kernels that were measured.
+    pub kernel_hash: String,
     /// What an evaluation found, as whoever made them noted it.
     pub scores: serde_json::Value,
 }
@@ -124,21 +128,6 @@ impl Found {
     }
 }
 
-/// The weights of an adapter type itself, and their name: the user's under `dir`, or those in the program.
-///
-/// # Errors
-/// If they are none: a user's that are broken are not passed over.
-pub fn own(adapter_type: &str, dir: &Path) -> Result<Option<(String, Weights)>, raglan_tuner::Error> {
-    let path = dir.join(adapter_type).join(WEIGHTS_FILE);
-    if path.is_file() {
-        return Ok(Some((path.display().to_string(), Weights::read(&path)?)));
-    }
-    let shipped = SHIPPED.iter().find(|(name, _)| *name == adapter_type);
-    shipped
-        .map(|(name, bytes)| (format!("{name}, in the program"), bytes))
-        .map_or(Ok(None), |(name, bytes)| Weights::from_bytes(&name, bytes).map(|weights| Some((name, weights))))
-}
-
 fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
     for space in all_spaces() {
         let name = spaces::ALL.into_iter().find(|name| *name == space.name).expect("every space is listed");
@@ -168,9 +157,16 @@ fn serve(key: &AdapterKey, sources: &[Source], found: &mut Found) {
         if level != Level::Exact {
             found.notes.push(format!("{name}: {level} ({})", source.name));
         }
-        let Weights { adapter, date, scores, .. } = &source.weights;
-        let (adapter, date, scores) = (adapter.clone(), date.clone(), scores.clone());
-        found.origins.insert(name, Origin { name: source.name.clone(), adapter, date, scores });
+        let weights = &source.weights;
+        let origin = Origin {
+            name: source.name.clone(),
+            adapter: weights.adapter.clone(),
+            driver: weights.driver.clone(),
+            date: weights.date.clone(),
+            kernel_hash: weights.kernel_hashes.get(name).cloned().unwrap_or_default(),
+            scores: weights.scores.clone(),
+        };
+        found.origins.insert(name, origin);
         found.models.insert(name, (Arc::new(model), level));
     }
 }

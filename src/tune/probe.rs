@@ -15,6 +15,9 @@ const ROUNDS: usize = 7;
 /// Times that exhaustive search measures what is near the best; once it measures everything.
 const SEARCH_ROUNDS: usize = 3;
 
+/// Pipelines that are compiled before the time is looked at again.
+const COMPILED: usize = 16;
+
 /// What is near the best: of its time.
 const NEAR: f64 = 1.25;
 
@@ -66,6 +69,9 @@ pub struct Timed {
     pub us_max: f64,
 }
 
+/// What a mode came to, or a sentence on why it has no time.
+pub type ByMode = Result<Timed, (Mode, String)>;
+
 impl Probe {
     /// # Errors
     /// If the adapter is lost or has no room for some megabytes.
@@ -113,19 +119,19 @@ impl Probe {
     }
 
     /// Times what each mode picks for a shape, in turn, so that nothing that changes with time favours one. Exhaustive search
-    /// measures the portfolio and what the rules take, or all candidates where there is no model; what chooses it is not what is
-    /// told of it.
+    /// measures the portfolio and what the rules take, or all candidates where there is no model, and gives up at
+    /// `search_until`; what chooses it is not what is told of it.
     ///
     /// # Errors
-    /// If the adapter was lost or refused something. The inner error is a sentence on why there is no time: no room, no time
-    /// left, or candidates that fail.
+    /// If the adapter was lost or refused something. The inner errors are sentences on why there is no time. Of the shape: no
+    /// room, or candidates that fail. Of one mode: there is no model to ask, or no time left to search.
     pub fn time<'m>(
         &mut self,
         shape: Shape,
         model: impl Fn(&str) -> Option<&'m Model>,
         modes: &[Mode],
-        deadline: Option<Instant>,
-    ) -> Result<Result<Vec<Timed>, String>, Error> {
+        search_until: Option<Instant>,
+    ) -> Result<Result<Vec<ByMode>, String>, Error> {
         if let Some(message) = self.lacks_room(&shape)? {
             return Ok(Err(message));
         }
@@ -135,23 +141,29 @@ impl Probe {
         };
         let Some(subject) = Subject::of(&self.rig, shape) else { return Ok(Err("it is no one problem".to_owned())) };
         let mut problem = subject.open(&mut self.rig)?;
+        let space = &explained.space.name;
         let mut picked: Vec<(Mode, Choice)> = Vec::new();
+        let mut refused: Vec<ByMode> = Vec::new();
         for &mode in modes {
             let choice = match mode {
                 Mode::Off => Ok(subject.default.clone()),
+                Mode::Default | Mode::Predict if explained.candidates.is_empty() => {
+                    Err(format!("no weights serve {space} here: it would be the hand-written rules, which are `off`"))
+                }
                 Mode::Default => Ok(self.chosen(&subject, explained.default.as_ref())),
                 Mode::Predict => {
                     let best = explained.candidates.first().filter(|best| best.us.is_finite());
                     Ok(self.chosen(&subject, best.map(|best| &best.candidate)))
                 }
-                Mode::Exhaustive => self.search(&subject, &mut problem, &explained, deadline)?,
+                Mode::Exhaustive => self.search(&subject, &mut problem, &explained, search_until)?,
             };
             match choice {
                 Ok(choice) => picked.push((mode, choice)),
-                Err(message) => return Ok(Err(message)),
+                Err(message) => refused.push(Err((mode, message))),
             }
         }
-        self.time_picked(&mut problem, &picked)
+        let timed = self.time_picked(&mut problem, &picked)?;
+        Ok(timed.map(|timed| timed.into_iter().map(Ok).chain(refused).collect()))
     }
 
     /// A candidate, or what the rules take where there is none.
@@ -165,8 +177,13 @@ impl Probe {
         subject: &Subject,
         problem: &mut Problem,
         explained: &Explained,
-        deadline: Option<Instant>,
+        until: Option<Instant>,
     ) -> Result<Result<Choice, String>, Error> {
+        let is_over = || until.is_some_and(|until| Instant::now() >= until);
+        let too_late = || Ok(Err("the time was over before all candidates were measured".to_owned()));
+        if is_over() {
+            return too_late();
+        }
         let mut all: Vec<Choice> = match explained.candidates.is_empty() {
             true => subject.all(&self.rig),
             false => explained.candidates.iter().filter_map(|c| subject.choice(&self.rig, &c.candidate)).collect(),
@@ -178,11 +195,16 @@ impl Probe {
         for choice in &all {
             variants.extend(problem.variants(&mut self.rig, choice)?);
         }
-        self.rig.gpu.compile(&variants, |_, _| ())?;
+        for variants in variants.chunks(COMPILED) {
+            if is_over() {
+                return too_late();
+            }
+            self.rig.gpu.compile(variants, |_, _| ())?;
+        }
         let mut met: Vec<(f64, Choice)> = Vec::new();
         for choice in all {
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                return Ok(Err("the time was over before all candidates were measured".to_owned()));
+            if is_over() {
+                return too_late();
             }
             if let Ok(about_us) = problem.check(&mut self.rig, &choice)? {
                 met.push((problem.time(&mut self.rig, &choice, about_us)?, choice));

@@ -288,6 +288,8 @@ def section(step):
         out += [f"`{step['name']}` ended with {step['ended']}:", "", *quoted(step["words"])]
     elif step["ended"] == "skipped":
         out += [f"`{step['name']}`: {step['words']}.", ""]
+    if step.get("note"):
+        out += [f"`{step['name']}` {step['note']}.", ""]
     result = step["result"]
     plain = {key: value for key, value in result.items() if not isinstance(value, (list, dict)) and key not in HEADER}
     if plain:

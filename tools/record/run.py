@@ -1,6 +1,7 @@
 """Runs the commands of stages within their limits, and keeps one archive a stage."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ ARCHIVE_BYTES = 16 << 20  # an archive at most
 FILE_BYTES = 12 << 20  # kept of a file, from its end
 TOLD = 0.85  # of a command's limit is what it is told: it ends what it has begun
 GRACE_SECONDS = 15  # after its own --max-seconds, before a command is killed; a tenth of a short stage
+LEFT_OUT = b"left out: "  # begins what stands for a file that was too long
 LEAST_SECONDS = 20  # what a command needs to be worth beginning
 
 
@@ -29,12 +31,13 @@ class Step:
     Its standard output is kept as `<name>.json` or `.txt`, its errors as `.log`, and files that it made in its folder
     as `<name>.<file>`. `missing` says why it cannot run. `takes` are files that it finds in its folder: a name there to
     (a step of the stage, the file that it left); its own file of an earlier run is what it goes on from. It is run
-    again where such a step was.
+    again where such a step was. `borrows` is the same of another stage's step that is done, `<stage>/<step>`: a name to
+    (step, file, what the command says of it where it is there). It is run again where that file is another.
     """
 
-    def __init__(self, name, command, seconds, missing=None, takes=None):
+    def __init__(self, name, command, seconds, missing=None, takes=None, borrows=None):
         self.name, self.command, self.seconds, self.missing = name, command, seconds, missing
-        self.takes = takes or {}
+        self.takes, self.borrows = takes or {}, borrows or {}
 
     def shown(self):
         """The command as a reader would give it."""
@@ -103,7 +106,9 @@ def run_stage(stage, raglan, args, seconds):
     files, began, anew = {}, time.monotonic(), set()
     for step in stage.steps:
         kept, made = done.get((step.name, step.shown()), (None, {}))
-        if kept and not any(source in anew for source, _ in step.takes.values()):
+        lent = {name: borrowed([args.out, *args.earlier], of, raglan) for name, of in step.borrows.items()}
+        same = kept and kept.get("borrowed", {}) == prints(lent)
+        if same and not any(source in anew for source, _ in step.takes.values()):
             print(f"gpu-record: {stage.name}/{step.name}: done before", flush=True)
             record["steps"].append(kept)
             files.update(made)
@@ -114,7 +119,7 @@ def run_stage(stage, raglan, args, seconds):
             grace = min(GRACE_SECONDS, seconds / 10)
             limit = min(step.seconds, seconds - (time.monotonic() - began) - grace)
             row, made = (
-                run_step(step, raglan, limit, grace, taken)
+                run_step(step, raglan, limit, grace, taken, lent)
                 if limit > min(LEAST_SECONDS, args.stage_seconds / 4)
                 else unrun(step, left)
             )
@@ -136,16 +141,36 @@ def unrun(step, left):
     return row, {name: data for name, data in files.items() if data is not None}
 
 
-def run_step(step, raglan, limit, grace, taken):
-    """What the step did, and the files that it leaves. `taken`: name to bytes of what lies in its folder, None for what
-    is not there."""
+def borrowed(folders, of, raglan):
+    """The bytes of a file that a step of another stage left, in the first folder where that step is done; None where
+    there is none."""
+    (stage, step), file = of[0].split("/"), of[1]
+    done, _ = done_before(folders, stage, raglan.identity)
+    found = (made.get(f"{step}.{file}") for (name, _), (_, made) in done.items() if name == step)
+    return next((data for data in found if data and not data.startswith(LEFT_OUT)), None)
+
+
+def prints(lent):
+    """Name to the SHA-256 of what was lent, None for what was not there."""
+    return {name: hashlib.sha256(data).hexdigest() if data else None for name, data in lent.items()}
+
+
+def run_step(step, raglan, limit, grace, taken, lent):
+    """What the step did, and the files that it leaves. `taken` and `lent`: name to bytes of what lies in its folder, None
+    for what is not there."""
     if step.missing:
         return unrun(step, {})
     row = {"name": step.name, "command": step.shown()}
+    if lent:
+        row["borrowed"] = prints(lent)
+        absent = [f"{file} of {source}" for name, (source, file, _) in step.borrows.items() if not lent[name]]
+        if absent:
+            row["note"] = f"ran without {', '.join(absent)}: there was none"
     with tempfile.TemporaryDirectory() as folder:
         seconds, minutes = str(int(limit * TOLD)), f"{limit * TOLD / 60:.2f}"
         command = [part.replace("{seconds}", seconds).replace("{minutes}", minutes) for part in step.command]
-        given = {name: data for name, data in taken.items() if data is not None}
+        given = {name: data for name, data in {**taken, **lent}.items() if data is not None}
+        command += [word for name, (_, _, words) in step.borrows.items() if name in given for word in words]
         for name, data in given.items():
             with open(os.path.join(folder, name), "wb") as file:
                 file.write(data)
@@ -206,7 +231,7 @@ def whole(path):
     """A file's bytes; of one that is too long, words that say so: half a file is none."""
     size = os.path.getsize(path)
     if size > FILE_BYTES:
-        return f"left out: it has {size:,} bytes\n".encode()
+        return LEFT_OUT + f"it has {size:,} bytes\n".encode()
     with open(path, "rb") as file:
         return file.read()
 
@@ -260,7 +285,7 @@ def write_archive(path, files):
         if buffer.tell() <= ARCHIVE_BYTES:
             break
         largest = max((name for name in files if name != "stage.json"), key=lambda name: len(files[name]))
-        files[largest] = b"left out: the archive would be over its limit\n"
+        files[largest] = LEFT_OUT + b"the archive would be over its limit\n"
     with open(path + ".part", "wb") as file:
         file.write(buffer.getvalue())
     os.replace(path + ".part", path)

@@ -133,7 +133,8 @@ def tune():
 
 
 def dynamic(root, of, args):
-    """Products and attention over dynamic shapes: raglan's schedules, and the peers' runtimes."""
+    """Products and attention over dynamic shapes: raglan's schedules by what stage `tune` trained, and the peers'
+    runtimes."""
     shapes = os.path.join(root, "tools", "peers", of["shapes"])
     options = ["--modes", "default,predict,exhaustive", "--output", "json", "--max-seconds", "{seconds}"]
     ours = ["{raglan}", "bench", "shapes", "--shapes", shapes, *options]
@@ -144,7 +145,9 @@ def dynamic(root, of, args):
         return Step(name, command, seconds, missing)
 
     no_onnx = None if has_modules(args.python, "onnxruntime", "onnx") else "that Python has no onnxruntime with onnx"
-    return [Step("ours", ours, 250), peer("torch", 120), peer("onnxruntime", 60, no_onnx)]
+    file = "weights.safetensors"
+    weights = {file: ("tune/train", file, ["--weights", file])}
+    return [Step("ours", ours, 250, borrows=weights), peer("torch", 120), peer("onnxruntime", 60, no_onnx)]
 
 
 def has_modules(python, *names):

@@ -37,6 +37,7 @@ case "$*" in
         echo '{"adapter_type":"stand-in-gpu-32","geometric_mean":0.9931,"p5":0.97,"shapes":[{"share":1}],'
         echo '"methods":{"model":{"geometric_mean":0.9931},"rules":{"geometric_mean":0.8123}}}' ;;
     "bench shapes"*)
+        case "$*" in *"--weights weights.safetensors"*) cat weights.safetensors >&2 || exit 3 ;; esac
         echo '{"is_software":true,"rows":['
         for shape in 1 2 3; do
             echo '{"op":"linear","shape":"rows='$shape'","tuner":"default","us":4.0},'
@@ -257,6 +258,44 @@ esac
     assert!(page.contains("| matmul | eager | 2 | 1.500 | 3.000 | 3.000 | 100% |"), "{page}");
     assert!(page.contains("| matmul | raglan, predict | 1 | 2.000 |"), "{page}");
     assert!(page.contains("-dynamic.svg"), "{page}");
+}
+
+#[test]
+fn dynamic_shapes_are_picked_by_the_weights_that_tune_trained() {
+    let rig = Rig::new();
+    // Whether the shapes were timed anew, and if so with weights.
+    let timed = |more: &[&str]| {
+        rig.run(&[&["dynamic", "--python", "/bin/false"], more].concat());
+        let calls = rig.calls();
+        calls.iter().find(|call| call.starts_with("bench shapes")).map(|call| call.contains("--weights"))
+    };
+    assert_eq!(timed(&[]), Some(false));
+    let (record, page) = rig.report();
+    let words = "ran without weights.safetensors of tune/train: there was none";
+    assert_eq!(record["stages"][0]["steps"][0]["note"], words);
+    assert!(page.contains(words), "{page}");
+    assert_eq!(timed(&[]), None, "nothing has changed");
+
+    assert!(rig.run(&["tune"]).status.success());
+    rig.calls();
+    assert_eq!(timed(&[]), Some(true), "there are weights now");
+    let (record, page) = rig.report();
+    let stages = record["stages"].as_array().unwrap();
+    let ours = &stages.iter().find(|stage| stage["stage"] == "dynamic").unwrap()["steps"][0];
+    assert_eq!((ours["ended"].as_i64(), &ours["note"]), (Some(0), &Value::Null), "the file was there: {ours}");
+    assert!(!page.contains(words), "{page}");
+    assert_eq!(timed(&[]), None);
+
+    let earlier = rig.path("earlier");
+    fs::rename(rig.path("out"), &earlier).unwrap();
+    let from = ["--from", earlier.to_str().unwrap()];
+    assert_eq!(timed(&from), None, "it is done, by the same weights");
+    fs::remove_file(earlier.join("dynamic.tar.gz")).unwrap();
+    fs::remove_dir_all(rig.path("out")).unwrap();
+    assert_eq!(timed(&from), Some(true), "the weights of the earlier run");
+    assert!(rig.run(&["tune", "--force"]).status.success());
+    rig.calls();
+    assert_eq!(timed(&from), None, "the same bytes were trained");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::global::Global;
 use super::super::load::open_gpu;
 use super::super::output::{print, print_json};
 use super::super::progress::Bar;
-use super::super::tune::in_use;
+use super::super::tune::in_use_from;
 use super::super::{Result, refused, shape};
 use super::{CommonArgs, Output, ended};
 use clap::ValueEnum;
@@ -15,11 +15,15 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The share of `--max-seconds` after which nothing is searched: the rest is for what the other modes pick.
+const SEARCHING: f64 = 0.75;
 
 /// Products and attention of many shapes, each by what every mode picks for it.
 ///
-/// The picks of one shape are timed in turn. Exhaustive search measures every candidate, and its choice anew.
+/// The picks of one shape are timed in turn. Exhaustive search measures every candidate, and its choice anew; it ends at three
+/// quarters of --max-seconds. Where no weights serve a shape, the modes that ask them say so in place of a time.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// JSON with a list `shapes` of texts as `raglan tune show` takes them, as tools/peers/dynamic.json
@@ -35,6 +39,10 @@ pub(super) struct Args {
         default_value = "off,default,predict,exhaustive"
     )]
     modes: Vec<Mode>,
+
+    /// What `tune train` made [default: those in use on this adapter]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
 
     #[command(flatten)]
     common: CommonArgs,
@@ -88,20 +96,22 @@ struct Row {
 pub(super) fn run(global: &Global, args: &Args) -> Result {
     let shapes = read(&args.shapes)?;
     let gpu = open_gpu(global)?;
-    let in_use = in_use(&gpu);
+    let in_use = in_use_from(&gpu, args.weights.as_deref())?;
     let mut probe = Probe::new(&gpu, global.inputs())?;
-    let (modes, deadline): (Vec<schedules::Mode>, _) =
-        (args.modes.iter().map(|&mode| mode.into()).collect(), args.common.deadline());
+    let modes: Vec<schedules::Mode> = args.modes.iter().map(|&mode| mode.into()).collect();
+    let deadline = args.common.deadline();
+    let searching = args.common.max_seconds.map(|seconds| Duration::from_secs(seconds).mul_f64(SEARCHING));
+    let search_until = searching.and_then(|searching| Instant::now().checked_add(searching));
     let bar = Bar::count("bench", false);
     let mut rows = Vec::new();
     for (done, (text, shape)) in shapes.iter().enumerate() {
         bar.say(text.chars().take(60).collect());
         bar.set(done as u64, shapes.len() as u64);
         let op = if matches!(shape, shape::Shape::Product(_)) { "linear" } else { "attention" };
-        let fails = |error: String| Row {
+        let fails = |tuner: Option<schedules::Mode>, error: String| Row {
             op,
             shape: text.clone(),
-            tuner: None,
+            tuner,
             candidate: None,
             us: None,
             us_min: None,
@@ -109,14 +119,17 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             error: Some(error),
         };
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            rows.push(fails("the time was over before it began".to_owned()));
+            rows.push(fails(None, "the time was over before it began".to_owned()));
             continue;
         }
         let shape = shape.of(&gpu, global.inputs());
-        match probe.time(shape, |space| in_use.found.model(space), &modes, deadline) {
-            Ok(Ok(timed)) => rows.extend(timed.into_iter().map(|timed| row(op, text, timed))),
-            Ok(Err(message)) => rows.push(fails(message)),
-            Err(error) => rows.push(fails(error.to_string())),
+        match probe.time(shape, |space| in_use.found.model(space), &modes, search_until) {
+            Ok(Ok(all)) => rows.extend(all.into_iter().map(|one| match one {
+                Ok(timed) => row(op, text, timed),
+                Err((mode, message)) => fails(Some(mode), message),
+            })),
+            Ok(Err(message)) => rows.push(fails(None, message)),
+            Err(error) => rows.push(fails(None, error.to_string())),
         }
     }
     drop(bar);
@@ -179,7 +192,8 @@ fn markdown(adapter: &str, is_software: bool, rows: &[Row]) -> String {
     let mut best: BTreeMap<&str, f64> = BTreeMap::new();
     for row in rows {
         let Some(us) = row.us else {
-            let _ = writeln!(text, "| {} | – | {} | – | – |", row.shape, row.error.as_deref().unwrap_or_default());
+            let (by, error) = (row.tuner.map_or("–", name), row.error.as_deref().unwrap_or_default());
+            let _ = writeln!(text, "| {} | {by} | {error} | – | – |", row.shape);
             continue;
         };
         let least = best.entry(&row.shape).or_insert(us);
@@ -190,7 +204,7 @@ fn markdown(adapter: &str, is_software: bool, rows: &[Row]) -> String {
     }
     text += "\n| by | shapes | share of the fastest here, geometric mean |\n| --- | ---: | ---: |\n";
     let modes = [schedules::Mode::Off, schedules::Mode::Default, schedules::Mode::Predict, schedules::Mode::Exhaustive];
-    for mode in modes.into_iter().filter(|mode| rows.iter().any(|row| row.tuner == Some(*mode))) {
+    for mode in modes.into_iter().filter(|mode| rows.iter().any(|row| row.tuner == Some(*mode) && row.us.is_some())) {
         let of = rows.iter().filter(|row| row.tuner == Some(mode));
         let logs: Vec<f64> = of.filter_map(|row| Some((best.get(row.shape.as_str())? / row.us?).ln())).collect();
         let mean = (logs.iter().sum::<f64>() / logs.len().max(1) as f64).exp();

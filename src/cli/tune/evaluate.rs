@@ -3,12 +3,15 @@
 use super::super::Result;
 use super::super::global::Global;
 use super::super::load::open_gpu;
-use super::super::output::{print, print_json};
+use super::super::output::{print, print_json, print_line};
 use super::super::progress::Spinner;
+use super::files::InUse;
 use super::{files, pictures, tables};
 use raglan::Error;
+use raglan::schedules::{Level, spaces};
 use raglan::tuner::{self, Dataset, Latency, Report, Weights};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Score weights on the shapes of a dataset that training never saw, beside other ways to choose
@@ -22,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "F")]
     weights: Option<PathBuf>,
 
-    /// One JSON object: geometric_mean, p5, p1, worst, splits, calibrated, noise_floor, latency_ns, kernels, …
+    /// One JSON object: geometric_mean, p5, p1, worst, splits, calibrated, noise_floor, latency_ns, kernels, levels, other_kernels, …
     #[arg(long)]
     json: bool,
 
@@ -37,8 +40,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
         (Some(_), Some(_)) => None,
         _ => Some(open_gpu(global)?),
     };
-    let (name, weights) = match (&args.weights, &gpu) {
-        (None, Some(gpu)) => files::weights_in_use(gpu)?,
+    let in_use = gpu.as_ref().filter(|_| args.weights.is_none()).map(files::in_use);
+    let (name, weights) = match (&args.weights, &in_use) {
+        (None, Some(in_use)) => files::weights_in_use(in_use)?,
         (path, _) => files::read_weights(path.as_deref().expect("without an adapter both are given"))?,
     };
     let path = match (&args.dataset, &gpu) {
@@ -52,7 +56,38 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     if let Some(folder) = &args.plot_dir {
         draw(folder, &report, &dataset)?;
     }
-    show(&report, &weights, [&name, &path.display().to_string()], args.json)
+    let from = [name, path.display().to_string()];
+    let from = [from[0].as_str(), from[1].as_str()];
+    let (levels, others) = (in_use.as_ref().map(levels), other_kernels(&dataset, &weights));
+    if args.json {
+        let mut all = value(&report, &weights, from);
+        if let Some(levels) = levels {
+            all["levels"] = serde_json::to_value(levels).expect("keys are strings");
+        }
+        all["other_kernels"] = others.into();
+        return print_json(&all);
+    }
+    for (space, level) in levels.into_iter().flatten() {
+        print_line(format_args!("{space}: {level}"))?;
+    }
+    for space in others {
+        print_line(format_args!(
+            "{space}: the dataset was measured with other kernels than the weights were trained on"
+        ))?;
+    }
+    show(&report, &weights, from, false)
+}
+
+/// How far what an adapter picks by is to be trusted, by space.
+fn levels(in_use: &InUse) -> BTreeMap<&'static str, Level> {
+    spaces::ALL.iter().map(|space| (*space, in_use.found.level(space))).collect()
+}
+
+/// The spaces of weights that a dataset has measured with other kernels.
+fn other_kernels(dataset: &Dataset, weights: &Weights) -> Vec<String> {
+    let measured = |space: &String| dataset.header.kernel_hashes.get(space);
+    let differs = |(space, hash): &(&String, &String)| measured(space).is_some_and(|measured| measured != *hash);
+    weights.kernel_hashes.iter().filter(differs).map(|(space, _)| space.clone()).collect()
 }
 
 /// The report of weights on a dataset, how long they take to pick among it.

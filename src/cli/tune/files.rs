@@ -6,7 +6,7 @@ use super::super::refused;
 use raglan::cost::AdapterClass;
 use raglan::gpu::Gpu;
 use raglan::models::hub::Cache;
-use raglan::schedules::{self, AdapterKey, Found};
+use raglan::schedules::{self, AdapterKey, Found, spaces};
 use raglan::tuner::{Dataset, Weights};
 use std::path::{Path, PathBuf};
 
@@ -66,25 +66,59 @@ pub(in crate::cli) struct InUse {
 
 /// What an adapter picks by; what was passed over is told.
 pub(in crate::cli) fn in_use(gpu: &Gpu) -> InUse {
-    let (adapter_type, summary) = (type_of(gpu), gpu.summary());
-    let driver = format!("{} {}", summary.driver, summary.driver_info).trim().to_owned();
-    let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-    let key = AdapterKey { adapter_type: adapter_type.clone(), driver, class };
+    let key = key_of(gpu);
     let found = schedules::find(&key, Some(&tuner_folder()));
     found.warnings.iter().for_each(note);
-    InUse { adapter_type, found }
+    InUse { adapter_type: key.adapter_type, found }
 }
 
-/// The weights that an adapter picks by, and where they are from.
+/// What an adapter would pick by if a file held all weights there are; without one, what it picks by.
 ///
 /// # Errors
-/// If there are none, or the user's cannot be read.
-pub(super) fn weights_in_use(gpu: &Gpu) -> Result<(String, Weights)> {
-    let adapter_type = type_of(gpu);
-    match schedules::own(&adapter_type, &tuner_folder())? {
-        Some(found) => Ok(found),
-        None => refused(format!("there are no weights for {adapter_type}: `raglan tune` makes some")),
+/// If the file is not there, is no weights, or holds none that may serve this adapter.
+pub(in crate::cli) fn in_use_from(gpu: &Gpu, path: Option<&Path>) -> Result<InUse> {
+    let Some(path) = path else { return Ok(in_use(gpu)) };
+    let (name, weights) = read_weights(path)?;
+    let (key, of) = (key_of(gpu), weights.adapter_type.clone());
+    let found = Found::of(&key, vec![weights]);
+    if spaces::ALL.iter().all(|space| found.model(space).is_none()) {
+        return refused(format!("{name}: weights of {of} serve nothing on {}", key.adapter_type));
     }
+    Ok(InUse { adapter_type: key.adapter_type, found })
+}
+
+fn key_of(gpu: &Gpu) -> AdapterKey {
+    let summary = gpu.summary();
+    let driver = format!("{} {}", summary.driver, summary.driver_info).trim().to_owned();
+    let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
+    AdapterKey { adapter_type: type_of(gpu), driver, class }
+}
+
+/// The models that an adapter picks by as one set of weights, and the names of the files that they are from. What the set
+/// says of where it was measured is its first model's.
+///
+/// # Errors
+/// If there are none.
+pub(super) fn weights_in_use(in_use: &InUse) -> Result<(String, Weights)> {
+    let InUse { adapter_type, found } = in_use;
+    let served =
+        || spaces::ALL.into_iter().filter_map(|space| Some((space, found.model(space)?, found.origin(space)?)));
+    let Some((_, _, first)) = served().next() else {
+        return refused(format!("there are no weights for {adapter_type}: `raglan tune` makes some"));
+    };
+    let mut names: Vec<&str> = served().map(|(_, _, origin)| origin.name.as_str()).collect();
+    names.dedup();
+    let weights = Weights {
+        adapter_type: adapter_type.clone(),
+        adapter: first.adapter.clone(),
+        driver: first.driver.clone(),
+        date: first.date.clone(),
+        dataset_sha256: String::new(),
+        kernel_hashes: served().map(|(space, _, origin)| (space.to_owned(), origin.kernel_hash.clone())).collect(),
+        scores: serde_json::Value::Null,
+        models: served().map(|(_, model, _)| model.clone()).collect(),
+    };
+    Ok((names.join(", "), weights))
 }
 
 /// A file of weights, and its name.
