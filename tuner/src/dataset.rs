@@ -100,7 +100,7 @@ impl Dataset {
     /// # Errors
     /// `Io`: it cannot be read. `Dataset`: see [`Dataset::from_bytes`].
     pub fn read(path: &Path) -> Result<Dataset, Error> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes = read_bounded(path, columns::MOST_BYTES)?;
         Dataset::from_bytes(&path.display().to_string(), &bytes)
     }
 
@@ -152,6 +152,23 @@ impl Dataset {
     pub fn space(&self, name: &str) -> Option<&Space> {
         self.header.spaces.iter().find(|space| space.name == name)
     }
+}
+
+/// The bytes of a regular file, of `most` and one more at most: what is longer is refused by whoever parses it.
+///
+/// # Errors
+/// `Io`: it cannot be read, or is no regular file.
+pub(crate) fn read_bounded(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
+    use std::io::Read;
+    let read = || -> std::io::Result<Vec<u8>> {
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?.take(most as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Writes a file beside `path`, then renames it to `path`.

@@ -255,6 +255,10 @@ fn score_shape(
         let timed = shape.rows.keys().filter_map(|id| us(*id).map(|us| (us, *id)));
         timed.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, id)| id)
     };
+    // What a collection that was cut off did not score would count for some ways to choose and not for others.
+    if shape.rows.values().any(|row| row.chosen_us().is_some() && row.scored_us().is_none()) {
+        return None;
+    }
     let best = least(&|id| shape.rows[&id].chosen_us())?;
     let best_us = shape.rows[&best].scored_us()?;
     // A candidate that was run and has no time is slower than all; one that was not run has no score.

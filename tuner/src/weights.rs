@@ -48,7 +48,7 @@ impl Weights {
     /// # Errors
     /// `Io`: it cannot be read. `Weights`: see [`Weights::from_bytes`].
     pub fn read(path: &Path) -> Result<Weights, Error> {
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes = crate::dataset::read_bounded(path, file::MOST_BYTES)?;
         Weights::from_bytes(&path.display().to_string(), &bytes)
     }
 

@@ -72,6 +72,10 @@ fn a_file_is_replaced_whole() {
     assert_eq!(dataset(9).sha256().expect("hashed"), raglan_tuner::sha256_hex(&std::fs::read(&path).expect("bytes")));
     assert_eq!(std::fs::read_dir(path.parent().expect("a folder")).expect("listed").count(), 1);
     assert!(matches!(Dataset::read(&folder.path().join("none")), Err(Error::Io { .. })));
+    // What has no end is not read to it.
+    for endless in [folder.path(), std::path::Path::new("/dev/zero")] {
+        assert!(matches!(Dataset::read(endless), Err(Error::Io { .. })), "{}", endless.display());
+    }
 }
 
 #[test]

@@ -100,6 +100,21 @@ fn every_way_to_choose_scores_what_it_must() {
 }
 
 #[test]
+fn a_shape_that_was_cut_off_counts_for_no_way_to_choose() {
+    let whole = dataset();
+    let options = TrainOptions { epochs: 10, ..TrainOptions::default() };
+    let weights = train(&whole, &options, &mut |_, _, _| ()).expect("trained");
+    let is_unseen = |row: &Row| row.candidate.kernel == "old" && split(&space(), &row.shape) != Split::Train;
+    let mut cut = dataset();
+    let row = cut.rows.iter_mut().find(|row| is_unseen(row)).expect("an unseen shape");
+    row.times_us.truncate(3);
+    let [whole, cut] = [whole, cut].map(|dataset| evaluate(&dataset, &weights, &|_, _| Some(candidate("many A=1"))));
+    assert_eq!(cut.scores.shapes, whole.scores.shapes - 1);
+    assert_eq!(cut.methods.rules.shapes, whole.methods.rules.shapes - 1);
+    assert_eq!(cut.methods.exhaustive.shapes, whole.methods.exhaustive.shapes - 1);
+}
+
+#[test]
 fn the_report_has_the_names_that_others_read() {
     let dataset = dataset();
     let weights =

@@ -25,8 +25,11 @@ use crate::{Candidate, Cost};
 
 /// The key of the header in the file's metadata; it ends with the version of the columns.
 const HEADER_KEY: &str = "raglan_tuner_dataset_1";
-const MOST_BYTES: usize = 256 << 20;
+/// Of a file.
+pub(super) const MOST_BYTES: usize = 256 << 20;
 const MOST_ROWS: usize = 1 << 20;
+/// Rows times columns: what a small file of equal values may unfold to.
+const MOST_CELLS: usize = 1 << 26;
 /// Of candidates and failures, all rows together.
 const MOST_TEXT: usize = 64 << 20;
 const MOST_SPACES: usize = 64;
@@ -184,6 +187,10 @@ fn read_columns(bytes: Bytes) -> Result<Dataset, String> {
         return Err(fault);
     }
     let columns = Columns::new(&file)?;
+    let width = dims(&header).len() + COSTS.len() + MOST_ROUNDS + 4;
+    if columns.rows.saturating_mul(width) > MOST_CELLS {
+        return Err(format!("{} rows of {width} columns, at most {MOST_CELLS} values are allowed", columns.rows));
+    }
     let candidates = columns.texts("candidate")?;
     let count = candidates.len();
     let spaces = columns.of_len(columns.texts("space")?, count)?;

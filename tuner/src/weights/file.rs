@@ -21,7 +21,8 @@ use crate::{Candidate, MOST_CANDIDATES, Model, Space};
 
 /// The only key of the metadata; it ends with the version of the tensors.
 const KEY: &str = "raglan_tuner_weights_1";
-const MOST_BYTES: usize = 16 << 20;
+/// Of a file.
+pub(super) const MOST_BYTES: usize = 16 << 20;
 const MOST_MODELS: usize = 64;
 /// Of the hidden layers.
 const WIDTHS: [[usize; 2]; 3] = [[16, 16], [32, 16], [32, 32]];
