@@ -10,7 +10,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
     ("self_test", &["*"]),
     ("bench", &["*"]),
-    ("tune", &["*"]),
+    (
+        "tune",
+        &[
+            "batch",
+            "cost",
+            "gpu",
+            "kv_cache",
+            "ops",
+            "plan",
+            "schedules",
+            "segments",
+            "weights",
+            "tuner",
+            "shaders",
+            "models",
+        ],
+    ),
     (
         "engine",
         &[

@@ -39,6 +39,7 @@ fn unseen_shapes_of_a_known_surface_are_picked_within_half_a_percent() {
     seen.sort();
     seen.dedup();
     let trained = seen.len();
+    assert!((250..=260).contains(&trained), "{trained} shapes of training");
     let start = std::time::Instant::now();
     let weights = train(&dataset, &TrainOptions::default(), &mut |_, _, _| ()).expect("trained");
     let took = start.elapsed();
