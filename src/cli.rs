@@ -29,10 +29,11 @@ const AFTER_HELP: &str = "\
 Not there yet: serve (HTTP).
 
 Variables:
-  RAGLAN_ADAPTER  the adapter, where --adapter is not given
-  RAGLAN_CACHE    the folder for fetched models and compiled kernels
-  RAGLAN_OFFLINE  1 keeps off the network
-  RUST_LOG        what is logged: raglan=debug, say
+  RAGLAN_ADAPTER             the adapter, where --adapter is not given
+  RAGLAN_CACHE               the folder for fetched models, compiled kernels and the tuner's weights
+  RAGLAN_NO_SHIPPED_WEIGHTS  1 leaves the tuner to the user's own weights
+  RAGLAN_OFFLINE             1 keeps off the network
+  RUST_LOG                   what is logged: raglan=debug, say
 
 Exit codes: 0 done, 1 failed, 2 not understood.";
 

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// What is in the program, by adapter type: files of `tuner/data/`.
 const SHIPPED: &[(&str, &[u8])] = &[("llvmpipe-8", include_bytes!("../../tuner/data/llvmpipe-8/weights.safetensors"))];
 
+/// The variable that leaves them out, so that no weights serve but the user's.
+const WITHOUT_SHIPPED: &str = "RAGLAN_NO_SHIPPED_WEIGHTS";
+
 /// The name of a file of weights, in the folder of its adapter type.
 pub const WEIGHTS_FILE: &str = "weights.safetensors";
 
@@ -194,7 +197,9 @@ fn sources(key: &AdapterKey, dir: Option<&Path>, warnings: &mut Vec<String>) -> 
             Err(_) => {}
         }
     }
-    for (adapter_type, bytes) in SHIPPED.iter().filter(|(name, _)| may_serve(key, name)) {
+    let without = std::env::var_os(WITHOUT_SHIPPED).is_some_and(|value| !value.is_empty() && value != "0");
+    let shipped = if without { &[] } else { SHIPPED };
+    for (adapter_type, bytes) in shipped.iter().filter(|(name, _)| may_serve(key, name)) {
         let name = format!("{adapter_type}, in the program");
         let weights = Weights::from_bytes(&name, bytes);
         add(name, adapter_type, weights);
