@@ -9,6 +9,8 @@ use crate::ops::{Dtype, Kernels};
 use crate::plan::Planner;
 use crate::schedules::{AdapterKey, Level, LinearChoice, Measure, Mode, ProductKey, Tuner, adapter_type, find};
 use crate::tune::{Calibration, Inputs};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 
 /// Has the planner choose as the options say, and tells once by what.
 ///
@@ -67,20 +69,25 @@ fn out_of_order(planner: &Planner, calibration: Option<&mut Calibration>) -> Res
     Ok(refused)
 }
 
+/// Says what is not measured here, each thing once, however many engines are opened.
 fn tell(tuner: &Tuner, key: &AdapterKey) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if tuner.mode() == Mode::Off {
         return;
     }
+    let mut notes = tuner.notes().to_vec();
     let levels = tuner.levels();
     let levels = [levels.linear_few, levels.linear_many, levels.attention_vector, levels.attention_tile];
     if levels.iter().all(|level| *level == Level::Defaults) {
-        log::warn!(
-            "tuner: nothing was measured on {}, so that rules choose schedules; `raglan tune` measures",
-            key.adapter_type
-        );
+        let (adapter_type, class) = (&key.adapter_type, key.class);
+        notes.push(format!(
+            "no weights serve {adapter_type} ({class:?}): rules choose schedules; `raglan tune` measures"
+        ));
     }
-    for note in tuner.notes() {
-        log::warn!("tuner: {note}");
+    for note in notes {
+        if TOLD.lock().insert(note.clone()) {
+            log::warn!("tuner: {note}");
+        }
     }
 }
 

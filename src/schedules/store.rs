@@ -226,6 +226,9 @@ fn may_serve(key: &AdapterKey, other: &str) -> bool {
     let vendor = |name: &str| name.split('-').next().map(str::to_owned);
     let is_software =
         |name: &str| ["llvmpipe", "lavapipe", "swiftshader", "softpipe"].iter().any(|word| name.contains(word));
+    if is_software(other) && key.class == AdapterClass::Hardware {
+        return false;
+    }
     other == key.adapter_type
         || vendor(other) == vendor(&key.adapter_type)
             && is_software(other) == (key.class == AdapterClass::Software)
@@ -254,6 +257,8 @@ mod tests {
         assert!(!may_serve(&h100, "llvmpipe-8") && !may_serve(&h100, "amd-radeon-64"));
         let lavapipe = key("llvmpipe-8", AdapterClass::Software);
         assert!(may_serve(&lavapipe, "llvmpipe-4") && !may_serve(&lavapipe, "nvidia-a100-32"));
+        // A run that takes hardware's schedules, on whatever adapter.
+        assert!(!may_serve(&key("llvmpipe-8", AdapterClass::Hardware), "llvmpipe-8"));
         // Even where somebody calls a software adapter by a vendor's name.
         assert!(!may_serve(&key("nvidia-x-32", AdapterClass::Hardware), "nvidia-llvmpipe-32"));
     }

@@ -9,7 +9,7 @@ use crate::gpu::Gpu;
 use crate::ops::{Dtype, Types};
 use crate::request::Request;
 use crate::schedules::made_up::{chance, weights};
-use crate::schedules::{Form, KvHeads, LinearChoice, Mode, ProductKey, Terms, adapter_type, attention, linear};
+use crate::schedules::{Form, KvHeads, Level, LinearChoice, Mode, ProductKey, Terms, adapter_type, attention, linear};
 use crate::tune::{Calibration, Inputs};
 use raglan_models::Checkpoint;
 use raglan_shaders::{Part, WeightFormat, matmul, matvec};
@@ -116,8 +116,10 @@ fn modes(adapters: &Adapters) -> Result<String, String> {
             if !deterministic && mode == Mode::Predict {
                 found.push(format!("{} products in the table", engine.tuner_stats().table_hits));
                 let levels = stats.levels;
-                same("levels", &levels.linear_few, &crate::schedules::Level::Exact)?;
-                same("levels", &levels.attention_tile, &crate::schedules::Level::Exact)?;
+                // Weights are of the inputs that an adapter takes by itself, f16 where it has it.
+                let wanted = if gpu.limits().shader_f16 { Level::Analytical } else { Level::Exact };
+                same("levels", &levels.linear_few, &wanted)?;
+                same("levels", &levels.attention_tile, &wanted)?;
             }
             let (want, want_logits) = first.get_or_insert((answer.tokens.clone(), logits.clone()));
             same(&format!("tokens, {mode:?}, deterministic {deterministic}"), &answer.tokens, want)?;
