@@ -28,6 +28,8 @@ const MOST_MODELS: usize = 64;
 const WIDTHS: [[usize; 2]; 3] = [[16, 16], [32, 16], [32, 32]];
 /// No number of the MLP or of the features is larger.
 const LARGEST: f32 = 1e12;
+/// The same of the prior's constants, which have bounds of their own.
+const LARGEST_CONSTANT: f32 = 1e15;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,7 +183,7 @@ fn read_model(tensors: &SafeTensors<'_>, head: ModelHead) -> Result<Model, Strin
     if kernels.len() > MOST_CANDIDATES || members > MOST_MEMBERS || !WIDTHS.contains(&hidden) {
         return Err(format!("{name}: {} kernels, {members} members of widths {hidden:?}", kernels.len()));
     }
-    let constants = numbers(tensors, &format!("{name}.prior"), &[CONSTANTS])?;
+    let constants = bounded(tensors, &format!("{name}.prior"), &[CONSTANTS], LARGEST_CONSTANT)?;
     let factors = numbers(tensors, &format!("{name}.factors"), &[kernels.len()])?;
     let constants = constants.try_into().map_err(|_| format!("{name}.prior has another length"))?;
     let prior = Prior::from_constants(constants, kernels.into_iter().zip(factors).collect())
@@ -219,13 +221,17 @@ fn read_member(tensors: &SafeTensors<'_>, name: &str, sizes: Sizes, candidates: 
 
 /// The numbers of a tensor of a known shape.
 fn numbers(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+    bounded(tensors, name, shape, LARGEST)
+}
+
+fn bounded(tensors: &SafeTensors<'_>, name: &str, shape: &[usize], largest: f32) -> Result<Vec<f32>, String> {
     let tensor = tensors.tensor(name).map_err(|_| format!("no tensor {name}"))?;
     if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
         return Err(format!("{name} is {:?} {:?}, F32 {shape:?} is wanted", tensor.dtype(), tensor.shape()));
     }
     let (words, _) = tensor.data().as_chunks::<4>();
     let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    match values.iter().find(|x| x.is_nan() || x.abs() > LARGEST) {
+    match values.iter().find(|x| x.is_nan() || x.abs() > largest) {
         Some(value) => Err(format!("{name} holds {value}")),
         None => Ok(values),
     }
