@@ -270,6 +270,10 @@ pub fn weight_format(format: Format) -> WeightFormat {
         Format::Q4K => WeightFormat::Q4K,
         Format::Q5K => WeightFormat::Q5K,
         Format::Q6K => WeightFormat::Q6K,
+        Format::I4G32 => WeightFormat::I4G32,
+        Format::I4G128 => WeightFormat::I4G128,
+        Format::I8G32 => WeightFormat::I8G32,
+        Format::I8G128 => WeightFormat::I8G128,
     }
 }
 
@@ -279,7 +283,7 @@ mod tests {
     use raglan_models::RowOrder;
 
     fn tensor(format: Format, rows: usize) -> Tensor<'static> {
-        Tensor { name: "t", format, rows, cols: 64, bytes: &[], row_order: RowOrder::Plain }
+        Tensor { name: "t", format, rows, cols: 64, bytes: &[], row_order: RowOrder::Plain, packed: None }
     }
 
     #[test]
