@@ -242,7 +242,7 @@ impl Synthetic {
             ref shape => (1, shape[0]),
         };
         let format = self.format_of(role);
-        Tensor { name: "a synthetic tensor", format, rows, cols, bytes: &[], row_order: RowOrder::Plain }
+        Tensor { name: "a synthetic tensor", format, rows, cols, bytes: &[], row_order: RowOrder::Plain, packed: None }
     }
 }
 

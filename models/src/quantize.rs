@@ -33,20 +33,14 @@ pub fn encode_rows(
     importance: Option<&[f32]>,
     out: &mut [u8],
 ) -> Result<(), NotFinite> {
-    let group = to.group_of(cols).unwrap_or_else(|| panic!("rows of {cols} columns"));
-    let block_bytes = blocks::block_bytes(to.bits, group);
+    let format = to.format(cols).unwrap_or_else(|| panic!("rows of {cols} columns"));
+    let (group, block_bytes) = format.block();
     assert_eq!(out.len(), values.len() / group * block_bytes, "bytes of the blocks");
     let mut blocks = out.chunks_exact_mut(block_bytes);
     quantize_rows(values, cols, to, importance, |codes, grid| {
         let block = blocks.next().expect("the length was checked");
         blocks::write_block(to.bits, codes, grid, block);
     })
-}
-
-/// Bytes of a row of `cols` columns in `to`'s blocks; `None` where it cannot be quantised.
-pub fn row_bytes(cols: usize, to: QuantizeTo) -> Option<usize> {
-    let group = to.group_of(cols)?;
-    Some(cols / group * blocks::block_bytes(to.bits, group))
 }
 
 /// Gives the codes and the grid of every group to `each`, in order.

@@ -76,7 +76,15 @@ impl Place {
             [rows, cols] => (rows, cols, self.row_order),
             _ => (1, self.entry.shape[0], RowOrder::Plain),
         };
-        Tensor { name: &self.name, format: self.format, rows, cols, bytes: tensors.bytes(&self.entry), row_order }
+        Tensor {
+            name: &self.name,
+            format: self.format,
+            rows,
+            cols,
+            bytes: tensors.bytes(&self.entry),
+            row_order,
+            packed: None,
+        }
     }
 
     /// A vector's numbers in the model's order.

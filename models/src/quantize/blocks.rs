@@ -1,14 +1,8 @@
-//! How a group lies in the blocks of the integer formats: its quants, then one word of scale and zero point.
-//!
-//! The word's upper 24 bits are those of an f32, the scale; its low 8 bits are the zero point.
+//! A group as a block of the integer formats: its quants, then one word of scale and zero point.
 
 use super::search::Grid;
 use super::target::Bits;
-
-/// Bytes of a block of `group` values.
-pub(super) const fn block_bytes(bits: Bits, group: usize) -> usize {
-    group * bits.count() / 8 + 4
-}
+use crate::packed::scale_word;
 
 /// Writes a group's codes and grid as a block.
 pub(super) fn write_block(bits: Bits, codes: &[u8], grid: Grid, block: &mut [u8]) {
@@ -25,7 +19,5 @@ pub(super) fn write_block(bits: Bits, codes: &[u8], grid: Grid, block: &mut [u8]
             }
         }
     }
-    let scale = grid.scale.to_bits();
-    debug_assert_eq!(scale & 0xff, 0, "a number of f16 leaves the low bits of an f32 alone");
-    word.copy_from_slice(&(scale | u32::from(grid.zero)).to_le_bytes());
+    word.copy_from_slice(&scale_word(grid.scale, grid.zero).to_le_bytes());
 }

@@ -116,7 +116,7 @@ pub(super) const ALL: &[Mutant] = &[
         " | (((words.high[i] >> (2u * group)) & 0x03030303u) << 4u)",
         "",
     ),
-    mutant("matvec_int8/q4_0", "matvec_int8", "zero_point_ignored", "-WEIGHT_ZERO * total", "0i"),
+    mutant("matvec_int8/q4_0", "matvec_int8", "zero_point_ignored", "-weight_zero(words[u][n]) * total", "0i"),
     mutant("matvec_int8/q4_1", "matvec_int8", "minimum_ignored", "sum += scale.y * f32(total);", ""),
     mutant(
         "matvec_int8/q8_0",

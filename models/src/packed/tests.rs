@@ -1,0 +1,1 @@
+//! Layouts against values placed one by one.
