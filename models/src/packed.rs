@@ -1,7 +1,9 @@
 //! Integers as quantising programs write them, turned into blocks of [`Format::I4G32`] and its like: AWQ, GPTQ and
 //! compressed-tensors keep quants, scales and zero points in tensors of their own, the first two of them transposed.
 
+mod place;
 mod quants;
+mod schemes;
 #[cfg(test)]
 mod tests;
 
@@ -9,8 +11,10 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+pub(crate) use place::PackedPlace;
 pub(crate) use quants::Layout;
 use quants::{STRETCH, TILE, Tile};
+pub(crate) use schemes::Schemes;
 
 use crate::{Format, Tensor};
 
@@ -97,37 +101,37 @@ impl Packed<'_> {
         cols.div_ceil(self.group_size)
     }
 
-    fn place(&self, order: Order, tensor: &Tensor<'_>, row: usize, group: usize) -> usize {
+    fn place(&self, order: Order, [rows, cols]: [usize; 2], row: usize, group: usize) -> usize {
         match order {
-            Order::Groups => group * tensor.rows + row,
-            Order::Rows => row * self.groups(tensor.cols) + group,
+            Order::Groups => group * rows + row,
+            Order::Rows => row * self.groups(cols) + group,
             Order::One => 0,
         }
     }
 
     /// The zero point of a row's group; past 255 it is none that a block can have.
-    fn zero(&self, tensor: &Tensor<'_>, row: usize, group: usize) -> u32 {
+    fn zero(&self, [rows, cols]: [usize; 2], row: usize, group: usize) -> u32 {
         let bits = self.bits();
         let (each, mask) = (32 / bits, (1 << bits) - 1);
         match self.zeros {
             Zeros::Middle => 1 << (bits - 1),
-            Zeros::Awq(bytes) => word(bytes, (group * tensor.rows + row) / 8) >> (4 * quants::awq_nibble(row % 8)) & 15,
+            Zeros::Awq(bytes) => word(bytes, (group * rows + row) / 8) >> (4 * quants::awq_nibble(row % 8)) & 15,
             Zeros::Gptq(bytes, added) => {
-                let packed = word(bytes, group * (tensor.rows / each) + row / each);
+                let packed = word(bytes, group * (rows / each) + row / each);
                 (packed >> (bits * (row % each)) & mask) + added
             }
             Zeros::PackedRows(bytes) => {
-                word(bytes, row / each * self.groups(tensor.cols) + group) >> (bits * (row % each)) & mask
+                word(bytes, row / each * self.groups(cols) + group) >> (bits * (row % each)) & mask
             }
             Zeros::Bytes(bytes, order) => {
-                let signed = bytes[self.place(order, tensor, row, group)] as i8;
+                let signed = bytes[self.place(order, [rows, cols], row, group)] as i8;
                 (i32::from(signed) + (1 << (bits - 1))) as u32
             }
         }
     }
 
-    fn scale(&self, tensor: &Tensor<'_>, row: usize, group: usize) -> f32 {
-        self.scales.get(self.place(self.scales.order, tensor, row, group))
+    fn scale(&self, shape: [usize; 2], row: usize, group: usize) -> f32 {
+        self.scales.get(self.place(self.scales.order, shape, row, group))
     }
 
     /// [`Tensor::write_rows`]: stretches of 32 columns of up to 128 rows at once, so that of files that keep a column's
@@ -149,9 +153,10 @@ impl Packed<'_> {
     fn write_tile(&self, tensor: &Tensor<'_>, start: usize, rows: Range<usize>, out: &mut [u8]) {
         let (values, block_bytes) = tensor.format.block();
         let row_bytes = out.len() / rows.len();
+        let shape = [tensor.rows, tensor.cols];
         let mut tile = Tile::new();
         for stretch in 0..tensor.cols / STRETCH {
-            self.layout.read(self.quants, [tensor.rows, tensor.cols], start..rows.end, stretch, &mut tile);
+            self.layout.read(self.quants, shape, start..rows.end, stretch, &mut tile);
             if values == 1 {
                 self.write_floats(tensor, stretch, start, rows.clone(), &tile, out);
                 continue;
@@ -164,8 +169,8 @@ impl Packed<'_> {
                 if part == 0 {
                     let group = block * values / self.group_size;
                     // What is past a byte was refused before.
-                    let zero = self.zero(tensor, row, group).min(255) as u8;
-                    let word = scale_word(self.scale(tensor, row, group), zero);
+                    let zero = self.zero(shape, row, group).min(255) as u8;
+                    let word = scale_word(self.scale(shape, row, group), zero);
                     out[(block + 1) * block_bytes - 4..][..4].copy_from_slice(&word.to_le_bytes());
                 }
             }
@@ -183,14 +188,15 @@ impl Packed<'_> {
         out: &mut [u8],
     ) {
         let row_bytes = out.len() / rows.len();
+        let shape = [tensor.rows, tensor.cols];
         let groups = self.groups(tensor.cols);
         for i in 0..STRETCH {
             let col = stretch * STRETCH + i;
             let group =
                 self.group_of.map_or(col / self.group_size, |groups| word(groups, col) as usize).min(groups - 1);
             for (row, out) in rows.clone().zip(out.chunks_exact_mut(row_bytes)) {
-                let quant = tile.quant(row - start, self.bits(), i) as i32 - self.zero(tensor, row, group) as i32;
-                let value = self.scale(tensor, row, group) * quant as f32;
+                let quant = tile.quant(row - start, self.bits(), i) as i32 - self.zero(shape, row, group) as i32;
+                let value = self.scale(shape, row, group) * quant as f32;
                 let half = match tensor.format {
                     Format::Bf16 => bf16::from_f32(value).to_le_bytes(),
                     _ => f16::from_f32(value).to_le_bytes(),
@@ -208,16 +214,16 @@ impl Packed<'_> {
     }
 
     /// The row and group of the first zero point that is past the range, and it.
-    pub(crate) fn first_bad_zero(&self, tensor: &Tensor<'_>) -> Option<(usize, usize, u32)> {
+    pub(crate) fn first_bad_zero(&self, [rows, cols]: [usize; 2]) -> Option<(usize, usize, u32)> {
         match self.zeros {
             Zeros::Gptq(..) if self.bits() == 8 => (),
             Zeros::Bytes(..) if self.bits() == 4 => (),
             _ => return None,
         }
         let most = if self.bits() == 8 { 255 } else { 15 };
-        let mut places = (0..self.groups(tensor.cols)).flat_map(|group| (0..tensor.rows).map(move |row| (row, group)));
+        let mut places = (0..self.groups(cols)).flat_map(|group| (0..rows).map(move |row| (row, group)));
         places.find_map(|(row, group)| {
-            let zero = self.zero(tensor, row, group);
+            let zero = self.zero([rows, cols], row, group);
             (zero > most).then_some((row, group, zero))
         })
     }

@@ -75,6 +75,11 @@ impl Format {
         }
     }
 
+    /// Whether GGUF files have it.
+    pub const fn is_in_gguf(self) -> bool {
+        !matches!(self, Format::I4G32 | Format::I4G128 | Format::I8G32 | Format::I8G128)
+    }
+
     /// Where the half-precision scales lie in one block: (first byte, how many). A float has none.
     const fn scales(self) -> (usize, usize) {
         match self {

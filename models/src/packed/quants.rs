@@ -85,11 +85,6 @@ impl Layout {
         }
     }
 
-    /// Bytes of the quants of so many values.
-    pub(crate) fn quant_bytes(self, values: usize) -> Option<usize> {
-        values.checked_mul(self.bits()).map(|bits| bits / 8)
-    }
-
     /// Reads the stretch `stretch` of columns of at most 128 rows, which begin at a multiple of eight.
     pub(super) fn read(self, quants: &[u8], shape: [usize; 2], rows: Range<usize>, stretch: usize, tile: &mut Tile) {
         let [all_rows, cols] = shape;

@@ -77,6 +77,10 @@ pub(super) const ALL: &[Mutant] = &[
         "| ((high & vec4<u32>(0x03030303u)) << vec4<u32>(4u))",
         "",
     ),
+    mutant("embedding/i4_g32", "embedding", "zero_point_ignored", "(word[i] & 0x0f0f0f0fu)) - zero", "(word[i] & 0x0f0f0f0fu))"),
+    mutant("embedding/i4_g128", "embedding", "one_scale_for_32", "* 16u + block / 4u]", "* 16u + block]"),
+    mutant("embedding/i8_g32", "embedding", "last_word_twice", "vec4<f32>(unpack4xU8(word.z))", "vec4<f32>(unpack4xU8(word.w))"),
+    mutant("embedding/i8_g128", "embedding", "zero_with_a_sign", "f32(scale & 0xffu)", "f32(i32(scale << 24u) >> 24u)"),
     // And through units of a few rows' product.
     mutant("matvec/f16", "matvec", "quads_swapped", "words.word[2u * i + 1u]", "words.word[3u - 2u * i]"),
     mutant("matvec/bf16", "matvec", "first_quad_alone", "words.word[2u * i + 1u]", "words.word[1u]"),
@@ -116,6 +120,12 @@ pub(super) const ALL: &[Mutant] = &[
         " | (((words.high[i] >> (2u * group)) & 0x03030303u) << 4u)",
         "",
     ),
+ mutant("matvec/i4_g32", "matvec", "zero_point_ignored", "f32(words.scale & 0xffu)", "0.0"),
+    mutant("matvec/i4_g128", "matvec", "scale_of_a_neighbour", "* 16u + unit / 4u]", "* 16u + unit / 2u]"),
+    mutant("matvec/i8_g32", "matvec", "signs", "weight_bytes(words.word[i], ", "weight_bytes(words.word[i] ^ 0x80808080u, "),
+    mutant("matvec/i8_g128", "matvec", "scale_of_a_neighbour", "* 32u + unit / 8u]", "* 32u + unit / 4u]"),
+    mutant("matvec_int8/i4_g128", "matvec_int8", "zero_point_ignored", "-weight_zero(words[u][n]) * total", "0i"),
+    mutant("matvec_int8/i8_g32", "matvec_int8", "zero_without_a_sign", "i32(words.scale & 0xffu) - 128i", "i32(words.scale & 0xffu)"),
     mutant("matvec_int8/q4_0", "matvec_int8", "zero_point_ignored", "-weight_zero(words[u][n]) * total", "0i"),
     mutant("matvec_int8/q4_1", "matvec_int8", "minimum_ignored", "sum += scale.y * f32(total);", ""),
     mutant(
