@@ -13,7 +13,7 @@ use limits::{CacheRoom, step_limits};
 use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
-use options::{model_cost, scheduler_options};
+use options::{kv_types, model_cost, scheduler_options};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};
@@ -21,7 +21,7 @@ use crate::cost::{AdapterClass, StepCost};
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvTypes};
 use crate::ops::{Kernels, Ops, Types};
 use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
@@ -40,6 +40,7 @@ pub struct Stepper {
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
+    kv_types: KvTypes,
     sampler: Sampler,
     scheduler: Scheduler,
     slots: SlotGroups,
@@ -92,15 +93,15 @@ impl Stepper {
             return Err(Error::Request { message: message.to_owned() });
         }
         let spec = checkpoint.spec();
-        let types =
-            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
-        let mut attention = attention_shape(spec, &types)?;
+        let types = Types::of(gpu, options.dtype);
+        let kv_types = kv_types(gpu, &types, options, spec.layers.len())?;
+        let mut attention = attention_shape(spec, &kv_types)?;
         let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
         if options.deterministic {
             attention.numerics = Numerics::Deterministic { longest_context: max_positions };
         }
-        let kv_shape = kv_shape(spec, &attention);
-        let windows = attention.windows.clone();
+        let kv_shape = kv_shape(spec, &attention, &kv_types);
+        let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let limits = step_limits(gpu, spec, &attention, options)?;
         let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let class = options.class.unwrap_or(own_class);
@@ -122,7 +123,7 @@ impl Stepper {
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
-        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
         let capacity = kernels.planner.capacity();
@@ -139,6 +140,7 @@ impl Stepper {
             decoder,
             scheduler,
             kv_cache,
+            kv_types,
             sampler,
             slots,
             max_positions,
@@ -163,7 +165,8 @@ impl Stepper {
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let planner = &self.kernels.planner;
-        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let attention =
+            planner.attention_choices().map(|(kv, choice)| self.kernels.types.attention_variant(choice, kv));
         let mut variants: Vec<_> = attention.collect();
         let steps = planner.table().rows().into_iter().flat_map(|size| {
             self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))

@@ -87,9 +87,9 @@ pub struct RaggedWork {
     pub group: usize,
     /// Columns of a head in the cache.
     pub head_stride: usize,
-    /// The type of keys and values.
+    /// What they are kept in.
     pub kv: KvType,
-    /// Bytes of one number of the queries and of the result.
+    /// Bytes of a column of the queries and of the result.
     pub act_bytes: usize,
 }
 

@@ -36,7 +36,7 @@ pub struct Heads {
     pub head_stride: usize,
     /// Bytes of one number of q and of the result.
     pub act_bytes: usize,
-    /// The type of keys and values.
+    /// What keys and values are kept in.
     pub kv: KvType,
     /// A query sees so many positions; 0: all.
     pub window: usize,
@@ -135,8 +135,15 @@ mod tests {
     use super::*;
     use crate::attention::DIRECT;
 
-    const HEADS: Heads =
-        Heads { num_heads: 8, num_kv_heads: 2, head_dim: 60, head_stride: 64, act_bytes: 2, kv: KvType::F16, window: 0 };
+    const HEADS: Heads = Heads {
+        num_heads: 8,
+        num_kv_heads: 2,
+        head_dim: 60,
+        head_stride: 64,
+        act_bytes: 2,
+        kv: KvType::F16,
+        window: 0,
+    };
 
     fn item(first_row: u32, rows: u32, first_slot: u32, count: u32, row_position: u32, partial: u32) -> AttentionItem {
         AttentionItem { first_row, rows, first_slot, count, first_position: 0, row_position, partial }

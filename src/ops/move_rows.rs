@@ -11,7 +11,7 @@ impl Ops<'_> {
         if rounds.is_empty() {
             return;
         }
-        let row_words = (shape.head_stride * self.kernels.types.kv_bytes() / 16) as u32;
+        let row_words = (kv.kv.k_row_bytes(shape.head_stride(kv.kv)) / 16) as u32;
         let variant = KERNEL.variant(&[], self.kernels.planner.move_schedule());
         for round in &self.plan.rounds[rounds] {
             let params = MoveRowsParams {
@@ -24,7 +24,7 @@ impl Ops<'_> {
             let buffers = [moves, &kv.k, &kv.v].map(Into::into);
             let slots = self.plan.moves[round.clone()].iter().map(|rows| rows.count as usize).sum();
             let bytes = 2 * shape.num_kv_heads * 16 * row_words as usize;
-            self.recorder.work(|| Work::rows("move_rows", slots, shape.head_stride, bytes, bytes));
+            self.recorder.work(|| Work::rows("move_rows", slots, shape.head_dim, bytes, bytes));
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups(&params, round.len()));
         }
     }

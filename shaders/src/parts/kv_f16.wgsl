@@ -56,7 +56,10 @@ fn kv_query_of(quad: vec4<f32>, inverse: f32) -> kv_query {
 }
 
 fn kv_keys(word: kv_key_word) -> array<kv_key, KV_QUADS> {
-    return kv_values(word);
+    return array<kv_key, KV_QUADS>(
+        vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
+        vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)),
+    );
 }
 
 fn kv_dot(sum: kv_product, key: kv_key, query: kv_query) -> kv_product {
