@@ -5,7 +5,7 @@
 use raglan::batch::{Batch, StepLimits};
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Buffer, Gpu, GpuOptions, StepRing};
-use raglan::ops::{Dtype, Types, kv_part};
+use raglan::ops::{Dtype, Types};
 use raglan::plan::{AttentionShape, KvGroup, Numerics, Picked, Plan, Planner, TileForm};
 use raglan::segments::Segment;
 use raglan::shaders::attention::merge::{self, AttentionMergeParams};
@@ -306,7 +306,7 @@ impl Prepared {
                 let kernel = if self.paged { &*PAGED } else { &vector::KERNEL };
                 let rows = vector::KERNEL.value(schedule, "ROWS") as usize;
                 let blocks = pass.vector_packed_rows.div_ceil(rows) as u32;
-                let vector = kernel.variant(&[types.act, kv_part(types.kv), types.team], schedule.clone());
+                let vector = kernel.variant(&[types.act, Part::Kv(types.kv), types.team], schedule.clone());
                 let mut forms = vec![(&pass.vector, [kv_heads, blocks, pass.vector.len() as u32], vector)];
                 for ((items, rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(&self.tiles) {
                     let tiles = rows.div_ceil(tile.packed_rows) as u32;

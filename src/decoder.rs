@@ -12,7 +12,7 @@ use raglan_models::{LayerSpec, ModelSpec};
 use raglan_shaders::attention::AttentionItem;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
-use raglan_shaders::{BLOCK, rope_append, round_up};
+use raglan_shaders::{BLOCK, rope_append, rotation, round_up};
 
 /// A model on the GPU: weights, and the memory that one step works in.
 #[derive(Debug)]
@@ -129,6 +129,11 @@ impl Decoder {
         Ok(Decoder { spec: spec.clone(), weights, shape, groups, rope, inputs, scratch })
     }
 
+    /// Its weights, for another decoder.
+    pub fn into_weights(self) -> Weights {
+        self.weights
+    }
+
     /// The model.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
@@ -206,6 +211,9 @@ impl Decoder {
             ops.norm_linear(&s.residual, norm(&w.input_norm), &w.qkv, tokens, &s.normed, Product::Stored(&s.qkv)); // [tokens, q + k + v]
             ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, q, arenas); // [tokens, q]
             ops.attention(q, arenas, shape, self.groups[group].window, &inputs.partials, &s.attended); // [tokens, q]
+            if kv.layers[layer].rotates_values() != w.o_rotated {
+                ops.rotate_heads(&s.attended, tokens, shape, rotation(spec.head_dim)); // [tokens, q]
+            }
             ops.linear(&s.attended, &w.o, tokens, Product::Added(&s.residual)); // [tokens, hidden]
 
             let mlp_norm = norm(&w.post_attention_norm);

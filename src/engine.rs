@@ -1,6 +1,7 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod centring;
 mod limits;
 mod meter;
 mod options;
@@ -116,10 +117,27 @@ impl Stepper {
             quantum: if options.deterministic { CHUNK } else { QUANTUM },
         };
         let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        let mut found = Vec::new();
+        let mut weights = weights;
+        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+            // A deterministic run computes the same whatever the size of its cache.
+            let longest =
+                slots.iter().zip(&windows).filter(|(_, window)| window.is_none()).map(|(slots, _)| *slots).min();
+            let positions =
+                if options.deterministic { spec.max_position_embeddings } else { longest.unwrap_or(max_positions) };
+            let of = (&types, &kv_types);
+            (weights, found) = centring::find(gpu, spec, weights, of, options, positions.min(max_positions))?;
+        }
+        centring::warn(spec, &kv_types, &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        for (layer, found) in found.iter().enumerate() {
+            if let Some(found) = found {
+                kv_cache.set_mean(gpu, layer, &found.mean)?;
+            }
+        }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);

@@ -1,7 +1,9 @@
 //! The arenas of every layer: keys, values and their scales, allocated at start, written and read by slot.
 
+mod mean;
 mod types;
 
+pub use mean::{Fidelity, Turn, fidelity, spread};
 pub use types::KvTypes;
 
 use crate::error::Error;
@@ -100,6 +102,11 @@ impl KvShape {
         self.layers.iter().map(|layer| slots[layer.group] as u64 * self.layer_slot_bytes(layer.kv)).sum()
     }
 
+    /// Whether any layer is.
+    pub fn is_quantised(&self) -> bool {
+        self.layers.iter().any(|layer| layer.kv.is_quantised())
+    }
+
     /// How many layers each KV group has.
     pub fn group_layers(&self) -> Vec<usize> {
         let mut counts = Vec::new();
@@ -154,18 +161,45 @@ impl KvCache {
     /// # Errors
     /// If the adapter is lost or refused earlier work.
     pub fn save(&self, gpu: &Gpu, segments: &[impl AsRef<[Segment]>]) -> Result<Vec<u8>, Error> {
+        let parts: Vec<_> = self.layers.iter().flat_map(|layer| self.parts(layer, segments)).collect();
+        gpu.read_parts(&parts)
+    }
+
+    /// As [`KvCache::save`], of one layer.
+    ///
+    /// # Errors
+    /// As [`KvCache::save`].
+    pub fn save_layer(&self, gpu: &Gpu, layer: usize, segments: &[impl AsRef<[Segment]>]) -> Result<Vec<u8>, Error> {
+        gpu.read_parts(&self.parts(&self.layers[layer], segments))
+    }
+
+    /// Sets what the keys of a quantised layer lose: `[num_kv_heads, head_dim]`. Waits for the adapter.
+    ///
+    /// # Errors
+    /// If the adapter is lost or refused earlier work.
+    pub fn set_mean(&self, gpu: &Gpu, layer: usize, mean: &[f64]) -> Result<(), Error> {
+        let layer = &self.layers[layer];
+        assert_eq!(mean.len(), self.shape.num_kv_heads * self.shape.head_dim, "a mean a column");
+        let mut padded = Vec::new();
+        for head in mean.chunks_exact(self.shape.head_dim) {
+            let columns = head.iter().map(|&value| value as f32).chain(std::iter::repeat(0.0));
+            padded.extend(columns.take(self.shape.head_stride(layer.kv)));
+        }
+        gpu.upload(&layer.k_mean, 0, bytemuck::cast_slice(&padded))
+    }
+
+    /// Where the rows of a sequence lie in a layer: (arena, offset, bytes).
+    fn parts<'a>(&self, layer: &'a KvLayer, segments: &[impl AsRef<[Segment]>]) -> Vec<(&'a Buffer, u64, u64)> {
         let mut parts = Vec::new();
-        for layer in &self.layers {
-            for (buffer, row_bytes) in self.arenas(layer) {
-                for head in 0..self.shape.num_kv_heads {
-                    for segment in segments[layer.group].as_ref() {
-                        let (offset, bytes) = self.place(layer, head, segment, row_bytes);
-                        parts.push((buffer, offset, bytes));
-                    }
+        for (buffer, row_bytes) in self.arenas(layer) {
+            for head in 0..self.shape.num_kv_heads {
+                for segment in segments[layer.group].as_ref() {
+                    let (offset, bytes) = self.place(layer, head, segment, row_bytes);
+                    parts.push((buffer, offset, bytes));
                 }
             }
         }
-        gpu.read_parts(&parts)
+        parts
     }
 
     /// Writes back what [`KvCache::save`] gave: `bytes` hold the positions `saved` of each KV group, and what of them lies in
@@ -221,6 +255,11 @@ impl KvLayer {
     pub fn of_floats(kv: KvType, k: Buffer, v: Buffer) -> KvLayer {
         assert!(!kv.is_quantised(), "{kv} has scales");
         KvLayer { group: 0, kv, scales: k.clone(), k_mean: k.clone(), k, v, rotation: 0 }
+    }
+
+    /// Whether values are kept rotated, and attention gives them so.
+    pub fn rotates_values(&self) -> bool {
+        self.rotation > 1 && self.kv.rotates_values()
     }
 
     /// Arenas of `slots` slots. `unread` is bound where the type has no scales and no mean.

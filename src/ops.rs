@@ -8,6 +8,7 @@ mod matmul;
 mod move_rows;
 mod rms_norm;
 mod rope_append;
+mod rotate_heads;
 mod sampling;
 
 pub use attention::Partials;
@@ -74,27 +75,18 @@ impl Types {
     /// Attention over a cache of type `kv`, of many query rows as `tile` says.
     pub fn tile_variant(&self, tile: &TileForm, kv: KvType) -> Variant {
         let last = if std::ptr::eq(tile.kernel, &coop::KERNEL) { self.coop } else { self.team };
-        tile.kernel.variant(&[self.act, kv_part(kv), last], tile.schedule.clone())
+        tile.kernel.variant(&[self.act, Part::Kv(kv), last], tile.schedule.clone())
     }
 
     /// Attention over a cache of type `kv` as `choice` says.
     pub fn attention_variant(&self, choice: &AttentionChoice, kv: KvType) -> Variant {
         let last = if choice.is_coop() { self.coop } else { self.team };
-        choice.kernel.variant(&[self.act, kv_part(kv), last], choice.schedule.clone())
+        choice.kernel.variant(&[self.act, Part::Kv(kv), last], choice.schedule.clone())
     }
 
     /// Bytes of one activation.
     pub fn act_bytes(&self) -> usize {
         if self.act == Part::ActF16 { 2 } else { 4 }
-    }
-}
-
-/// The part of a type of keys and values.
-pub fn kv_part(kv: KvType) -> Part {
-    match kv {
-        KvType::F32 => Part::KvF32,
-        KvType::F16 => Part::KvF16,
-        _ => panic!("{kv} has no kernels"),
     }
 }
 

@@ -94,6 +94,13 @@ pub(super) fn kv_types(gpu: &Gpu, types: &Types, options: &EngineOptions, layers
     Ok(kv_types)
 }
 
+/// The same layers in floats, as `types` say; those that are floats keep their type.
+pub(super) fn base_types(types: &Types, kv_types: &KvTypes, layers: usize) -> KvTypes {
+    let of = |(layer, kv): (usize, KvType)| (layer..layer + 1, if kv.is_quantised() { types.kv } else { kv });
+    let layers = kv_types.of_layers(layers).into_iter().enumerate().map(of).collect();
+    KvTypes { layers, ..KvTypes::from(types.kv) }
+}
+
 pub(super) fn scheduler_options(options: &EngineOptions, class: AdapterClass) -> SchedulerOptions {
     // Nothing watches a software adapter, and its steps are slow.
     let max_step_ms = options.max_step_ms.unwrap_or(if class == AdapterClass::Software { 6000.0 } else { 150.0 });

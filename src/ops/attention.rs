@@ -1,9 +1,9 @@
-use super::{Ops, RopeShape, Rows, kv_part};
+use super::{Ops, RopeShape, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
 use raglan_shaders::attention::{AttentionParams, vector};
-use raglan_shaders::{Heads, Work};
+use raglan_shaders::{Heads, Part, Work};
 
 /// This step's work items and the memory for partial results.
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl Ops<'_> {
             partials: self.plan.partials as u32,
             first_merge: 0,
         };
-        let buffers =
-            [&q.buffer, &kv.k, &kv.v, &partials.items, &out.buffer, &partials.sums, &partials.weights].map(Into::into);
+        let Partials { items, sums, weights, .. } = partials;
+        let buffers = [&q.buffer, &kv.k, &kv.v, items, &out.buffer, sums, weights, &kv.scales].map(Into::into);
         let merge_buffers =
             [&partials.merges, &partials.parts, &partials.sums, &partials.weights, &out.buffer].map(Into::into);
         let counted = Heads {
@@ -72,7 +72,7 @@ impl Ops<'_> {
             if !pass.vector.is_empty() {
                 let params = AttentionParams { first_item: pass.vector.start as u32, ..params };
                 let schedule = planner.vector_schedule(kv.group, group.vector, pass.vector_packed_rows).clone();
-                let variant = vector::KERNEL.variant(&[types.act, kv_part(kv.kv), types.team], schedule);
+                let variant = vector::KERNEL.variant(&[types.act, Part::Kv(kv.kv), types.team], schedule);
                 let rows = vector::KERNEL.value(&variant.schedule, "ROWS") as usize;
                 let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
                 self.recorder.work(|| Work::attention(&self.plan.items[pass.vector.clone()], &counted));

@@ -1,8 +1,8 @@
-use super::{Ops, Rows, kv_part};
+use super::{Ops, Rows};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::rope_append::{KERNEL, RopeAppendParams};
-use raglan_shaders::{KvType, Work};
+use raglan_shaders::{KvType, Part, Work};
 
 /// Heads and where they lie in a row of q·k·v.
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +63,14 @@ impl Ops<'_> {
             slots: slots as u32,
             norm: u32::from(norm.is_some()),
             eps: norm.map_or(0.0, |(_, _, eps)| eps as f32),
+            rotation: kv.rotation as u32,
         };
         let types = self.kernels.types;
-        let variant = KERNEL.variant(&[types.act, kv_part(kv.kv), types.reduce], KERNEL.default_schedule());
+        let variant = KERNEL.variant(&[types.act, Part::Kv(kv.kv), types.reduce], KERNEL.default_schedule());
         let absent = &self.kernels.absent;
         let (q_norm, k_norm) = norm.map_or((absent, absent), |(q, k, _)| (q, k));
-        let buffers = [&qkv.buffer, places, rope, q_norm, k_norm, &q.buffer, &kv.k, &kv.v].map(Into::into);
+        let buffers = [&qkv.buffer, places, rope, q_norm, k_norm, &q.buffer, &kv.k, &kv.v, &kv.scales, &kv.k_mean]
+            .map(Into::into);
         let heads = shape.num_heads + 2 * shape.num_kv_heads;
         let (q_cols, kv_cols) = (shape.num_heads * shape.head_dim, 2 * shape.num_kv_heads * shape.head_dim);
         let write = q_cols * types.act_bytes() + shape.num_kv_heads * kv.kv.row_bytes(shape.head_dim);

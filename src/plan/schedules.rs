@@ -29,9 +29,9 @@ pub struct TileForm {
 const UNIT_REGISTERS: u32 = 64 << 10;
 
 /// The shape of an item of attention, as far as it decides which schedules are legal.
-fn dims(shape: &AttentionShape, kv: KvType) -> [u32; 3] {
+fn dims(shape: &AttentionShape, kv: KvType) -> [u32; 4] {
     let head_stride = kv.head_stride(shape.head_dim).expect("the heads' width was checked");
-    [1, 1, head_stride as u32]
+    [1, 1, head_stride as u32, kv.word_values() as u32]
 }
 
 /// Schedules of the vector form for 1, 2, 4 and 8 packed rows to a workgroup; of fewer where the adapter allows no more.
@@ -82,7 +82,7 @@ pub(super) fn tile_forms(
         }
         AdapterClass::Hardware if is_deterministic => vec![lane_tile(&dims, adapter, 1)],
         AdapterClass::Hardware => {
-            let coop = |subgroups| (kv == KvType::F16).then(|| coop_tile(&dims, adapter, subgroups))?;
+            let coop = |subgroups| (kv != KvType::F32).then(|| coop_tile(&dims, adapter, subgroups))?;
             coop(2).zip(coop(4)).map_or_else(|| [1, 2].map(|rows| lane_tile(&dims, adapter, rows)), Into::into).to_vec()
         }
     }
@@ -176,7 +176,9 @@ impl Planner {
         let resident = match self.terms.class {
             AdapterClass::Software => 1,
             AdapterClass::Hardware => {
-                UNIT_REGISTERS / (lanes * vector::registers(team, rows, keys, head_stride)).max(UNIT_REGISTERS / 4)
+                UNIT_REGISTERS
+                    / (lanes * vector::registers(team, rows, keys, head_stride, kind.kv.word_values() as u32))
+                        .max(UNIT_REGISTERS / 4)
             }
         };
         self.terms.class.units() * resident.max(1) as usize

@@ -200,9 +200,10 @@ pub fn descriptor(stats: &AttentionStats) -> [f32; 10] {
 pub fn legal(choice: &AttentionChoice, heads: &KvHeads, packed_rows: usize, terms: &Terms) -> bool {
     let is_own = !choice.is_coop()
         || terms.act == Part::ActF16
-            && heads.kv == KvType::F16
+            && heads.kv != KvType::F32
             && terms.limits.min_subgroup_lanes == terms.limits.max_subgroup_lanes;
-    let shape = [1, packed_rows, heads.head_stride].map(|size| u32::try_from(size).unwrap_or(u32::MAX));
+    let shape = [1, packed_rows, heads.head_stride, heads.kv.word_values()];
+    let shape = shape.map(|size| u32::try_from(size).unwrap_or(u32::MAX));
     is_own && (choice.kernel.legal)(&terms.limits, &shape, &choice.schedule)
 }
 
@@ -223,7 +224,7 @@ pub fn cost(choice: &AttentionChoice, stats: &AttentionStats, terms: &Terms) -> 
 /// `usual` alone, the others with whole runs and [`AUTO`].
 pub fn all(form: Form, heads: &KvHeads, terms: &Terms, usual: &[AttentionChoice]) -> Vec<AttentionChoice> {
     let is_software = terms.class == AdapterClass::Software;
-    let shape = [1, 1, heads.head_stride as u32];
+    let shape = [1, 1, heads.head_stride as u32, heads.kv.word_values() as u32];
     let mut schedules: Vec<(&'static Kernel, Schedule)> = Vec::new();
     let mut add = |kernel: &'static Kernel, keep: &dyn Fn(&[u32]) -> bool| {
         let legal = kernel.legal_schedules(&terms.limits, &shape);
