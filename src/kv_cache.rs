@@ -33,7 +33,8 @@ pub struct KvLayer {
     pub k: Buffer,
     /// Values, likewise.
     pub v: Buffer,
-    /// Scales and minima: `[num_kv_heads, slots]` of one word or two; nobody reads those of floats.
+    /// Scales and minima: `[num_kv_heads, slots]` of one word or two; of floats something that nobody reads, but one a layer,
+    /// since what two layers both may write they do one after the other.
     pub scales: Buffer,
     /// What quantised keys lose before they are rounded: `[num_kv_heads, head_stride]` in f32.
     pub k_mean: Buffer,
@@ -262,7 +263,7 @@ impl KvLayer {
         self.rotation > 1 && self.kv.rotates_values()
     }
 
-    /// Arenas of `slots` slots. `unread` is bound where the type has no scales and no mean.
+    /// Arenas of `slots` slots. `unread` is bound where the type has no mean.
     ///
     /// # Errors
     /// If the adapter has no room.
@@ -275,14 +276,16 @@ impl KvLayer {
     ) -> Result<KvLayer, Error> {
         let [k, v, scales] = shape.row_bytes(kv).map(|bytes| (shape.num_kv_heads * bytes) as u64 * slots as u64);
         let rotates = shape.rotate && (kv.rotates_keys() || kv.rotates_values());
-        let or_unread = |label, bytes| if kv.is_quantised() { gpu.buffer(label, bytes) } else { Ok(unread.clone()) };
         Ok(KvLayer {
             group,
             kv,
             k: gpu.buffer("k arena", k)?,
             v: gpu.buffer("v arena", v)?,
-            scales: or_unread("scale arena", scales)?,
-            k_mean: or_unread("k mean", (4 * shape.num_kv_heads * shape.head_stride(kv)) as u64)?,
+            scales: gpu.buffer("scale arena", scales.max(UNREAD_BYTES))?,
+            k_mean: match kv.is_quantised() {
+                true => gpu.buffer("k mean", (4 * shape.num_kv_heads * shape.head_stride(kv)) as u64)?,
+                false => unread.clone(),
+            },
             rotation: if rotates { rotation(shape.head_dim) } else { 0 },
         })
     }

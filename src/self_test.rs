@@ -5,6 +5,7 @@ mod batched;
 mod data;
 mod dispatches;
 mod golden;
+mod kv_types;
 mod memory;
 mod moved;
 mod ragged;
@@ -127,6 +128,7 @@ pub fn all() -> Vec<SelfTest> {
     tests.extend(dispatches::tests());
     tests.extend(sweep::tests());
     tests.extend(golden::tests());
+    tests.extend(kv_types::tests());
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
     tests.extend(memory::tests());
