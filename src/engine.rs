@@ -128,7 +128,7 @@ impl Stepper {
             let of = (&types, &kv_types);
             (weights, found) = centring::find(gpu, spec, weights, of, options, positions.min(max_positions))?;
         }
-        centring::warn(spec, &kv_types, &found);
+        centring::warn(spec, (&types, &kv_types), &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
