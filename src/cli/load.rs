@@ -82,6 +82,7 @@ impl Model {
     /// # Errors
     /// If there is no adapter, it has no room, or refuses a kernel.
     pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
         let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
@@ -101,6 +102,7 @@ impl Model {
         start: Instant,
         quiet: bool,
     ) -> Result<Stepper> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
         let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
@@ -124,6 +126,13 @@ impl Model {
             };
         }
         Ok(options)
+    }
+
+    /// What its files ask for and do not get, and what that costs.
+    fn tell_notes(&self) {
+        for text in self.checkpoint.notes() {
+            log::warn!("{}: {text}", self.checkpoint.path().display());
+        }
     }
 
     /// The time since `start`, told.
