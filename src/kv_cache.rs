@@ -290,3 +290,30 @@ impl KvLayer {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_takes_what_its_layers_types_do() {
+        let layers = [(0, KvType::F16), (1, KvType::Int4), (1, KvType::Int4), (2, KvType::K8V4)];
+        let layers = layers.map(|(group, kv)| LayerShape { group, kv }).into();
+        let shape = KvShape { layers, num_kv_heads: 8, head_dim: 128, rotate: true };
+        assert_eq!(shape.slot_bytes(), 8 * (512 + 2 * 136 + 200));
+        assert_eq!(shape.bytes(&[100, 10, 1]), 8 * (100 * 512 + 10 * 2 * 136 + 200));
+        assert_eq!(shape.arena_slot_bytes(), 8 * 256);
+        assert_eq!(shape.group_layers(), [1, 2, 1]);
+        assert_eq!(shape.types(), [(KvType::F16, 1), (KvType::K8V4, 1), (KvType::Int4, 2)]);
+        assert!(shape.is_quantised());
+    }
+
+    #[test]
+    fn llama_2_13b_takes_what_the_design_says() {
+        let slot = |kv| {
+            let layers = vec![LayerShape { group: 0, kv }; 40];
+            KvShape { layers, num_kv_heads: 40, head_dim: 128, rotate: true }.slot_bytes()
+        };
+        assert_eq!([KvType::F16, KvType::Int8, KvType::Int4].map(slot), [819_200, 416_000, 217_600]);
+    }
+}
