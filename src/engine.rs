@@ -1,6 +1,7 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod centring;
 mod limits;
 mod meter;
 mod options;
@@ -13,7 +14,7 @@ use limits::{CacheRoom, step_limits};
 use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
-use options::{model_cost, scheduler_options};
+use options::{kv_types, model_cost, scheduler_options};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};
@@ -21,7 +22,7 @@ use crate::cost::{AdapterClass, StepCost};
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvTypes};
 use crate::ops::{Kernels, Ops, Types};
 use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
@@ -31,6 +32,7 @@ use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::{Rewrite, Weights, gpu_bytes};
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::rotation;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 
@@ -40,6 +42,7 @@ pub struct Stepper {
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
+    kv_types: KvTypes,
     sampler: Sampler,
     scheduler: Scheduler,
     slots: SlotGroups,
@@ -92,21 +95,25 @@ impl Stepper {
             return Err(Error::Request { message: message.to_owned() });
         }
         let spec = checkpoint.spec();
-        let types =
-            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
-        let mut attention = attention_shape(spec, &types)?;
+        let types = Types::of(gpu, options.dtype);
+        let kv_types = kv_types(gpu, &types, options, spec.layers.len())?;
+        let mut attention = attention_shape(spec, &kv_types)?;
         let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
         if options.deterministic {
             attention.numerics = Numerics::Deterministic { longest_context: max_positions };
         }
-        let kv_shape = kv_shape(spec, &attention);
-        let windows = attention.windows.clone();
+        let kv_shape = kv_shape(spec, &attention, &kv_types);
+        let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let limits = step_limits(gpu, spec, &attention, options)?;
         let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let class = options.class.unwrap_or(own_class);
         let planner = Planner::new(attention, class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let rewrite = Rewrite { quantize: options.quantize, ..Rewrite::NONE };
+        let turned = |layer: usize| {
+            let kv = kv_types.of_layer(layer);
+            Some(rotation(spec.head_dim)).filter(|columns| kv_types.rotate && kv.rotates_values() && *columns > 1)
+        };
+        let rewrite = Rewrite { quantize: options.quantize, rotation: &turned };
         let weight_bytes = gpu_bytes(checkpoint, &rewrite);
         let weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         let room = CacheRoom {
@@ -117,14 +124,31 @@ impl Stepper {
             quantum: if options.deterministic { CHUNK } else { QUANTUM },
         };
         let slots = room.choose(gpu, spec, weight_bytes, options)?;
+        let mut found = Vec::new();
+        let mut weights = weights;
+        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+            // A deterministic run computes the same whatever the size of its cache.
+            let longest =
+                slots.iter().zip(&windows).filter(|(_, window)| window.is_none()).map(|(slots, _)| *slots).min();
+            let positions =
+                if options.deterministic { spec.max_position_embeddings } else { longest.unwrap_or(max_positions) };
+            let of = (&types, &kv_types);
+            (weights, found) = centring::find(gpu, spec, weights, of, options, positions.min(max_positions))?;
+        }
+        centring::warn(spec, (&types, &kv_types), &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        for (layer, found) in found.iter().enumerate() {
+            if let Some(found) = found {
+                kv_cache.set_mean(gpu, layer, &found.mean)?;
+            }
+        }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, weight_bytes), class);
-        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
         let capacity = kernels.planner.capacity();
@@ -141,6 +165,7 @@ impl Stepper {
             decoder,
             scheduler,
             kv_cache,
+            kv_types,
             sampler,
             slots,
             max_positions,
@@ -165,7 +190,8 @@ impl Stepper {
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let planner = &self.kernels.planner;
-        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let attention =
+            planner.attention_choices().map(|(kv, choice)| self.kernels.types.attention_variant(choice, kv));
         let mut variants: Vec<_> = attention.collect();
         let steps = planner.table().rows().into_iter().flat_map(|size| {
             self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
