@@ -2,14 +2,15 @@
 
 mod cache;
 mod limits;
+mod memory;
 mod meter;
 mod options;
 mod score;
 mod service;
 mod tuning;
 
-pub use limits::longest_context;
-use limits::{CacheRoom, step_limits};
+use memory::{Arrangement, arrange};
+pub use memory::{Bound, LARGEST_BINDING, Memory, Offer};
 use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
@@ -17,17 +18,17 @@ use options::{model_cost, scheduler_options};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};
-use crate::cost::{AdapterClass, StepCost};
-use crate::decoder::{Decoder, attention_shape, kv_shape};
+use crate::cost::StepCost;
+use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
 use crate::kv_cache::KvCache;
-use crate::ops::{Kernels, Ops, Types};
-use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
+use crate::ops::{Kernels, Ops};
+use crate::plan::{Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
-use crate::segments::{Policy, QUANTUM, SlotGroups};
+use crate::segments::{Policy, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::Weights;
 use raglan_models::{Checkpoint, ModelSpec};
@@ -46,6 +47,7 @@ pub struct Stepper {
     uploader: Uploader,
     ring: StepRing,
     limits: StepLimits,
+    memory: Memory,
     pipeline: usize,
     /// Steps submitted.
     steps: usize,
@@ -91,48 +93,31 @@ impl Stepper {
             let message = "int8_activations are for few rows alone, so that a deterministic run cannot have them";
             return Err(Error::Request { message: message.to_owned() });
         }
-        let spec = checkpoint.spec();
-        let types =
-            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
-        let mut attention = attention_shape(spec, &types)?;
-        let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
-        if options.deterministic {
-            attention.numerics = Numerics::Deterministic { longest_context: max_positions };
-        }
-        let kv_shape = kv_shape(spec, &attention);
+        let spec = &options.spec(checkpoint);
+        let types = options.types(gpu.limits());
+        let offer = Offer::of(gpu, options);
+        let arranged = arrange(&offer, checkpoint, spec, options)?;
+        let Arrangement { mut memory, attention, kv_shape, limits, max_positions, quantum, input_bytes } = arranged;
         let windows = attention.windows.clone();
-        let limits = step_limits(gpu, spec, &attention, options)?;
-        let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-        let class = options.class.unwrap_or(own_class);
-        let planner = Planner::new(attention, class, gpu.limits(), &limits);
+        let planner = Planner::new(attention, offer.class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
         let weights = Weights::upload(gpu, checkpoint, progress)?;
-        let room = CacheRoom {
-            shape: &kv_shape,
-            windows: &windows,
-            max_sequences: limits.max_sequences,
-            max_batch_tokens: limits.max_batch_tokens,
-            quantum: if options.deterministic { CHUNK } else { QUANTUM },
-        };
-        let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        // Dynamic scaling follows the longest context that the cache is made for.
+        let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
-        let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        let kv_cache = KvCache::allocate(gpu, &kv_shape, &memory.slots, quantum)?;
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
-        let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
-        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
+        let slots = SlotGroups::new(&groups, &Policy { quantum, ..Policy::default() });
+        memory.set_slots(&kv_cache.slots, slots.longest().min(max_positions), kv_cache.bytes());
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), offer.class);
         let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
-        let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
+        let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, offer.class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
-        let capacity = kernels.planner.capacity();
-        let input_bytes = capacity.input_bytes()
-            + 16 * limits.max_adjustments
-            + 8 * (1 + windows.len()) * limits.max_batch_tokens
-            + 32 * limits.max_sequences;
         // The rare read of a whole row of logits must not be the first to make its buffer.
         gpu.read(&decoder.logits(0).buffer, 0, 4)?;
-        let ring = gpu.step_ring(options.pipeline + 1, input_bytes as u64, Sampler::output_bytes(&limits))?;
+        let ring = gpu.step_ring(options.pipeline + 1, input_bytes, Sampler::output_bytes(&limits))?;
         Ok(Stepper {
             gpu: gpu.clone(),
             kernels,
@@ -141,6 +126,7 @@ impl Stepper {
             kv_cache,
             sampler,
             slots,
+            memory,
             max_positions,
             logits_seen: None,
             meter: None,
@@ -226,6 +212,11 @@ impl Stepper {
     /// Gives the slots of every kept prefix back.
     pub fn forget_prefixes(&mut self) {
         self.scheduler.forget_prefixes(&mut self.slots);
+    }
+
+    /// What it holds on the adapter, as it was computed beforehand.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Bytes of the KV cache.

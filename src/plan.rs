@@ -20,6 +20,7 @@ pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
 pub use picks::Picked;
 use picks::Picks;
+pub use products::split_bytes;
 use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;

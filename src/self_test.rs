@@ -5,6 +5,7 @@ mod batched;
 mod data;
 mod dispatches;
 mod golden;
+mod long;
 mod memory;
 mod moved;
 mod ragged;
@@ -130,6 +131,7 @@ pub fn all() -> Vec<SelfTest> {
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
     tests.extend(memory::tests());
+    tests.extend(long::tests());
     tests.extend(moved::tests());
     tests.extend(requests::tests());
     tests.extend(tuned::tests());

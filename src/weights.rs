@@ -1,8 +1,10 @@
 //! Checkpoint tensors → GPU buffers, in the format in which they are stored.
 
 mod random;
+mod size;
 
 pub use random::{FLOATS, Random};
+pub use size::GpuWeights;
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Uploader};

@@ -71,8 +71,13 @@ pub fn table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<[f32; 2]> {
         })
     };
     let low = (0..LOW_POSITIONS).flat_map(|p| row(p, factor));
-    let high = (0..positions.div_ceil(LOW_POSITIONS).max(1)).flat_map(|p| row(p * LOW_POSITIONS, 1.0));
+    let high = (0..table_rows(positions) - LOW_POSITIONS).flat_map(|p| row(p * LOW_POSITIONS, 1.0));
     low.chain(high).collect()
+}
+
+/// Rows of the kernel's table for so many positions.
+pub fn table_rows(positions: usize) -> usize {
+    LOW_POSITIONS + positions.div_ceil(LOW_POSITIONS).max(1)
 }
 
 /// The CPU twin on one head's columns: norm where `norm` is not empty, then RoPE at `position` over the first

@@ -2,11 +2,12 @@
 
 use crate::cost::{AdapterClass, ModelCost};
 use crate::kv_cache::KvShape;
-use crate::ops::Dtype;
+use crate::ops::{Dtype, Types};
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
-use raglan_models::ModelSpec;
+use raglan_models::{Checkpoint, ModelSpec, RopeOverride};
+use raglan_shaders::AdapterLimits;
 use std::path::PathBuf;
 
 /// What an engine is started with.
@@ -24,6 +25,8 @@ pub struct EngineOptions {
     pub pipeline: usize,
     /// The type of matrix products' inputs, of keys and of values.
     pub dtype: Dtype,
+    /// What takes the place of the checkpoint's RoPE scaling; the positions that the model reaches follow.
+    pub rope_scaling: Option<RopeOverride>,
     /// The type of keys and values, where it is another.
     pub kv_dtype: Option<Dtype>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
@@ -59,6 +62,7 @@ impl Default for EngineOptions {
             max_sequences: 64,
             pipeline: 2,
             dtype: Dtype::default(),
+            rope_scaling: None,
             kv_dtype: None,
             deterministic: false,
             int8_activations: false,
@@ -71,6 +75,20 @@ impl Default for EngineOptions {
             tuner_dir: None,
             class: None,
         }
+    }
+}
+
+impl EngineOptions {
+    /// A checkpoint's model, with the RoPE scaling that is wanted.
+    pub fn spec(&self, checkpoint: &Checkpoint) -> ModelSpec {
+        let spec = checkpoint.spec();
+        self.rope_scaling.map_or_else(|| spec.clone(), |scaling| scaling.apply(spec))
+    }
+
+    /// The parts that kernels link on an adapter of such limits.
+    pub(super) fn types(&self, limits: &AdapterLimits) -> Types {
+        let kv = Types::within(limits, self.kv_dtype.unwrap_or(self.dtype)).kv;
+        Types { kv, ..Types::within(limits, self.dtype) }
     }
 }
 

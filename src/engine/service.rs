@@ -6,7 +6,7 @@ mod restarts;
 mod tests;
 mod worker;
 
-use super::{EngineOptions, Stepper};
+use super::{EngineOptions, Memory, Stepper};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::plan::TunerStats;
@@ -88,6 +88,7 @@ struct Shared {
     gpu: Mutex<Gpu>,
     /// Tokens that one sequence may have.
     longest: AtomicUsize,
+    memory: Mutex<Memory>,
     stats: Mutex<EngineStats>,
     down: Mutex<Option<Down>>,
 }
@@ -123,6 +124,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             gpu: Mutex::new(gpu.clone()),
             longest: AtomicUsize::new(stepper.longest()),
+            memory: Mutex::new(stepper.memory().clone()),
             stats: Mutex::default(),
             down: Mutex::new(None),
         });
@@ -187,6 +189,11 @@ impl Engine {
     /// Tokens that one sequence may have: the slots, or the model's positions where windows let it go on for ever.
     pub fn longest(&self) -> usize {
         self.0.shared.longest.load(Ordering::Relaxed)
+    }
+
+    /// What it holds on the adapter.
+    pub fn memory(&self) -> Memory {
+        self.0.shared.memory.lock().clone()
     }
 
     /// What it has done and is doing.

@@ -300,6 +300,7 @@ impl Worker {
             Ok(stepper) => {
                 log::info!("the engine has started anew");
                 self.shared.longest.store(stepper.longest(), Ordering::Relaxed);
+                *self.shared.memory.lock() = stepper.memory().clone();
                 self.state = State::Ready(Box::new(stepper));
                 self.stats.restarts += 1;
                 self.publish();
