@@ -1,6 +1,7 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod centring;
 mod limits;
 mod memory;
 mod meter;
@@ -22,8 +23,8 @@ use crate::cost::StepCost;
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
-use crate::kv_cache::KvCache;
-use crate::ops::{Kernels, Ops};
+use crate::kv_cache::{KvCache, KvTypes};
+use crate::ops::{Kernels, Ops, Types};
 use crate::plan::{Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
@@ -41,6 +42,7 @@ pub struct Stepper {
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
+    kv_types: KvTypes,
     sampler: Sampler,
     scheduler: Scheduler,
     slots: SlotGroups,
@@ -94,25 +96,39 @@ impl Stepper {
             return Err(Error::Request { message: message.to_owned() });
         }
         let spec = &options.spec(checkpoint);
-        let types = options.types(gpu.limits());
+        let types = Types::of(gpu, options.dtype);
         let offer = Offer::of(gpu, options);
         let arranged = arrange(&offer, checkpoint, spec, options)?;
-        let Arrangement { mut memory, attention, kv_shape, limits, max_positions, quantum, input_bytes } = arranged;
-        let windows = attention.windows.clone();
+        let Arrangement { mut memory, kv_types, attention, kv_shape, limits, max_positions, quantum, input_bytes } =
+            arranged;
+        let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let planner = Planner::new(attention, offer.class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let weights = Weights::upload(gpu, checkpoint, progress)?;
+        let mut weights = Weights::upload(gpu, checkpoint, progress)?;
         // Dynamic scaling follows the longest context that the cache is made for.
         let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
+        let mut found = Vec::new();
+        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+            // A deterministic run computes the same whatever the size of its cache.
+            let longest = if options.deterministic { spec.max_position_embeddings } else { memory.longest_context };
+            let of = (&types, &kv_types);
+            (weights, found) = centring::find(gpu, spec, weights, of, options, longest.min(max_positions))?;
+        }
+        centring::warn(spec, &kv_types, &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &memory.slots, quantum)?;
+        for (layer, found) in found.iter().enumerate() {
+            if let Some(found) = found {
+                kv_cache.set_mean(gpu, layer, &found.mean)?;
+            }
+        }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum, ..Policy::default() });
         memory.set_slots(&kv_cache.slots, slots.longest().min(max_positions), kv_cache.bytes());
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), offer.class);
-        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, offer.class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
         // The rare read of a whole row of logits must not be the first to make its buffer.
@@ -124,6 +140,7 @@ impl Stepper {
             decoder,
             scheduler,
             kv_cache,
+            kv_types,
             sampler,
             slots,
             memory,
@@ -149,7 +166,8 @@ impl Stepper {
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let planner = &self.kernels.planner;
-        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let attention =
+            planner.attention_choices().map(|(kv, choice)| self.kernels.types.attention_variant(choice, kv));
         let mut variants: Vec<_> = attention.collect();
         let steps = planner.table().rows().into_iter().flat_map(|size| {
             self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))

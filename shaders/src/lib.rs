@@ -7,6 +7,7 @@
 mod cost;
 mod hash;
 mod kernel;
+mod kv_type;
 mod layout;
 mod link;
 mod parts;
@@ -21,6 +22,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
+pub mod kv_rows;
 pub mod linear;
 pub mod matmul;
 pub mod matmul_coop;
@@ -31,12 +33,14 @@ pub mod move_rows;
 pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod rotate_heads;
 pub mod split_sum;
 pub mod top_k;
 
 pub use cost::DispatchCost;
 pub use hash::kernel_hash;
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
+pub use kv_type::{KvType, rotation};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::{link, module};
 pub use parts::{Part, PartKind};
@@ -60,6 +64,7 @@ pub static ALL: &[&Kernel] = &[
     &attention::tile::KERNEL,
     &attention::coop::KERNEL,
     &attention::merge::KERNEL,
+    &rotate_heads::KERNEL,
     &gated_activation::KERNEL,
     &adjust_logits::KERNEL,
     &argmax::KERNEL,

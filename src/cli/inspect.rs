@@ -3,7 +3,7 @@
 mod memory;
 
 use super::Result;
-use super::global::{Dtype, Global};
+use super::global::Global;
 use super::load::{Model, checkpoint, longest, open_gpu};
 use super::output::{Failure, bytes, number, print_json, print_line};
 use memory::Card;
@@ -54,7 +54,7 @@ struct Report {
     /// Tokens of the vocabulary; `None` without a tokenizer.
     tokenizer: Option<usize>,
     chat_template: bool,
-    kv_dtype: &'static str,
+    kv_type: String,
     kv_bytes_per_1k_tokens: u64,
     adapter: Option<AdapterReport>,
     /// Why there is no adapter to speak of.
@@ -108,7 +108,7 @@ impl Report {
         // What a token takes is the same on any adapter that computes so.
         let offer = gpu.as_ref().map_or_else(|_| Offer::of_card(0), |gpu| Offer::of(gpu, &options));
         let memory = Memory::of(&offer, checkpoint, &options)?;
-        let half = offer.limits.shader_f16 && global.dtype != Dtype::F32;
+        let kv_types = options.kv_types(&offer.limits, spec.layers.len())?;
         let formats = checkpoint.formats().into_iter().map(|used| FormatReport {
             format: used.format.name(),
             tensors: used.tensors,
@@ -139,7 +139,7 @@ impl Report {
             formats: formats.collect(),
             tokenizer: model.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size()),
             chat_template: model.template()?.is_some(),
-            kv_dtype: if half { "f16" } else { "f32" },
+            kv_type: kv_types.to_string(),
             kv_bytes_per_1k_tokens: 1024 * memory.slot_bytes,
             adapter,
             no_adapter,
@@ -186,7 +186,7 @@ impl Report {
             let size = bytes(used.bytes);
             line("", format!("{:<5} {size} in {} tensors", used.format, used.tensors))?;
         }
-        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_dtype))?;
+        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_type))?;
         match &self.adapter {
             Some(adapter) => adapter.print(),
             None => line("adapter", format!("none: {}", self.no_adapter.as_deref().unwrap_or_default())),

@@ -35,13 +35,13 @@ impl StepShape<'_> {
     fn input_bytes(&self) -> u64 {
         let (shape, limits) = (self.attention, self.limits);
         let capacity = Capacity::of(shape, limits);
-        let places = shape.windows.len() * 8 * limits.max_batch_tokens;
+        let places = shape.groups.len() * 8 * limits.max_batch_tokens;
         let ids = 4 * (limits.max_batch_tokens + limits.max_sequences);
         let items = capacity.moves * size_of::<RowMove>()
             + capacity.items * size_of::<AttentionItem>()
             + capacity.merges * size_of::<AttentionMerge>()
             + capacity.parts * size_of::<u32>();
-        let partials = 4 * shape.num_kv_heads * capacity.partials * (shape.head_stride + 2);
+        let partials = 4 * shape.num_kv_heads * capacity.partials * (shape.widest_stride() + 2);
         (places + ids + items + partials) as u64
     }
 
@@ -50,10 +50,14 @@ impl StepShape<'_> {
         let padded = |cols: usize| round_up(cols, BLOCK);
         let (hidden, mlp) = (padded(spec.hidden_size), padded(spec.intermediate_size));
         let (q, kv) = (spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim);
+        // Groups of one stride share their queries.
+        let mut strides: Vec<_> = (0..self.attention.groups.len()).map(|group| self.attention.head_stride(group)).collect();
+        strides.sort_unstable();
+        strides.dedup();
         let of_token = 4 * hidden // residual
             + act * hidden // normed
             + 4 * (padded(q) + 2 * padded(kv))
-            + act * spec.num_attention_heads * self.attention.head_stride
+            + act * spec.num_attention_heads * strides.iter().sum::<usize>()
             + act * padded(q) // attended
             + if self.gates_in_turn { 0 } else { 4 * 2 * mlp }
             + act * mlp;

@@ -7,8 +7,8 @@ use crate::cost::AdapterClass;
 use crate::decoder::{StepShape, attention_shape, kv_shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, READ_BYTES, UPLOAD_BYTES};
-use crate::kv_cache::KvShape;
-use crate::ops::ABSENT_BYTES;
+use crate::kv_cache::{KvShape, KvTypes, UNREAD_BYTES};
+use crate::ops::{ABSENT_BYTES, Types};
 use crate::plan::{AttentionShape, CHUNK, Capacity, Numerics, split_bytes};
 use crate::sampler::Sampler;
 use crate::segments::QUANTUM;
@@ -92,6 +92,7 @@ pub struct Memory {
 /// A [`Memory`], and what an engine is made of beside it.
 pub(super) struct Arrangement {
     pub(super) memory: Memory,
+    pub(super) kv_types: KvTypes,
     pub(super) attention: AttentionShape,
     pub(super) kv_shape: KvShape,
     pub(super) limits: StepLimits,
@@ -175,9 +176,11 @@ pub(super) fn arrange(
     spec: &ModelSpec,
     options: &EngineOptions,
 ) -> Result<Arrangement, Error> {
-    let types = options.types(&offer.limits);
-    let mut attention = attention_shape(spec, &types)?;
-    let (kv_shape, windows) = (kv_shape(spec, &attention), attention.windows.clone());
+    let types = Types::within(&offer.limits, options.dtype);
+    let kv_types = options.kv_types(&offer.limits, spec.layers.len())?;
+    let mut attention = attention_shape(spec, &kv_types)?;
+    let kv_shape = kv_shape(spec, &attention, &kv_types);
+    let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
     let weights = GpuWeights::stored(checkpoint);
     let room = CacheRoom {
         shape: &kv_shape,
@@ -208,11 +211,13 @@ pub(super) fn arrange(
         max_positions,
     };
     let products = split_bytes(offer.class, attention.numerics);
-    let step_bytes = step.bytes() + Sampler::bytes(spec.vocab_size, &limits) + products + ABSENT_BYTES;
+    let unread = ABSENT_BYTES + UNREAD_BYTES;
+    let step_bytes =
+        step.bytes() + Sampler::bytes(spec.vocab_size, &limits) + products + unread + kv_shape.mean_bytes();
     let input_bytes = input_bytes(&attention, &limits);
     let ring = (options.pipeline as u64 + 1) * (input_bytes + Sampler::output_bytes(&limits));
     let mapped_bytes = ring + UPLOAD_BYTES + READ_BYTES;
-    let free_bytes = offer.free_bytes(weights.buffers + 2 * spec.layers.len());
+    let free_bytes = offer.free_bytes(weights.buffers + 3 * spec.layers.len());
     let beside = weights.bytes + step_bytes + mapped_bytes + free_bytes;
     let left = offer.budget_bytes.map(|budget| budget.saturating_sub(beside));
 
@@ -237,7 +242,7 @@ pub(super) fn arrange(
         bound_by: if fits < wanted { fits_bound_by } else { wanted_by },
     };
     let quantum = room.quantum;
-    Ok(Arrangement { memory, attention, kv_shape, limits, max_positions, quantum, input_bytes })
+    Ok(Arrangement { memory, kv_types, attention, kv_shape, limits, max_positions, quantum, input_bytes })
 }
 
 /// The context in all that was asked for, else one of the model's positions.
@@ -273,7 +278,7 @@ fn wanted(
 fn input_bytes(attention: &AttentionShape, limits: &StepLimits) -> u64 {
     let bytes = Capacity::of(attention, limits).input_bytes()
         + 16 * limits.max_adjustments
-        + 8 * (1 + attention.windows.len()) * limits.max_batch_tokens
+        + 8 * (1 + attention.groups.len()) * limits.max_batch_tokens
         + 32 * limits.max_sequences;
     bytes as u64
 }

@@ -1,13 +1,14 @@
 //! What an engine is started with, and what that means for its scheduler.
 
 use crate::cost::{AdapterClass, ModelCost};
-use crate::kv_cache::KvShape;
+use crate::error::Error;
+use crate::kv_cache::{KvShape, KvTypes};
 use crate::ops::{Dtype, Types};
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
 use raglan_models::{Checkpoint, ModelSpec, RopeOverride};
-use raglan_shaders::AdapterLimits;
+use raglan_shaders::{AdapterLimits, KvType};
 use std::path::PathBuf;
 
 /// What an engine is started with.
@@ -27,8 +28,10 @@ pub struct EngineOptions {
     pub dtype: Dtype,
     /// What takes the place of the checkpoint's RoPE scaling; the positions that the model reaches follow.
     pub rope_scaling: Option<RopeOverride>,
-    /// The type of keys and values, where it is another.
-    pub kv_dtype: Option<Dtype>,
+    /// The types of keys and values, where they are others.
+    pub kv_types: Option<KvTypes>,
+    /// A text by which the mean of quantised keys is found; `None` takes random tokens.
+    pub kv_calibration: Option<Vec<u32>>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
     pub deterministic: bool,
     /// A few rows meet weights that are stored in blocks in 8 bits, rounded 16 or 32 values at a time.
@@ -63,7 +66,8 @@ impl Default for EngineOptions {
             pipeline: 2,
             dtype: Dtype::default(),
             rope_scaling: None,
-            kv_dtype: None,
+            kv_types: None,
+            kv_calibration: None,
             deterministic: false,
             int8_activations: false,
             max_step_ms: None,
@@ -85,11 +89,26 @@ impl EngineOptions {
         self.rope_scaling.map_or_else(|| spec.clone(), |scaling| scaling.apply(spec))
     }
 
-    /// The parts that kernels link on an adapter of such limits.
-    pub(super) fn types(&self, limits: &AdapterLimits) -> Types {
-        let kv = Types::within(limits, self.kv_dtype.unwrap_or(self.dtype)).kv;
-        Types { kv, ..Types::within(limits, self.dtype) }
+    /// The types of the layers' keys and values on an adapter of such limits.
+    ///
+    /// # Errors
+    /// If the model has fewer layers than they name, or one is f16 where the adapter does not compute in f16.
+    pub fn kv_types(&self, limits: &AdapterLimits, layers: usize) -> Result<KvTypes, Error> {
+        let kv_types = self.kv_types.clone().unwrap_or_else(|| Types::within(limits, self.dtype).kv.into());
+        kv_types.check(layers)?;
+        if kv_types.of_layers(layers).contains(&KvType::F16) && !limits.shader_f16 {
+            let message = "keys and values in f16: the adapter does not compute in f16, or is not to".to_owned();
+            return Err(Error::Request { message });
+        }
+        Ok(kv_types)
     }
+}
+
+/// The same layers in floats, as `types` say; those that are floats keep their type.
+pub(super) fn base_types(types: &Types, kv_types: &KvTypes, layers: usize) -> KvTypes {
+    let of = |(layer, kv): (usize, KvType)| (layer..layer + 1, if kv.is_quantised() { types.kv } else { kv });
+    let layers = kv_types.of_layers(layers).into_iter().enumerate().map(of).collect();
+    KvTypes { layers, ..KvTypes::from(types.kv) }
 }
 
 pub(super) fn scheduler_options(options: &EngineOptions, class: AdapterClass) -> SchedulerOptions {
@@ -120,6 +139,6 @@ pub(super) fn model_cost(spec: &ModelSpec, shape: &KvShape, windows: &[Option<us
         slot_bytes: shape.slot_bytes() as f64,
         // Products with keys and with values, two operations each.
         pair_flops: 4.0 * layers * heads * head_dim,
-        window: if let [window] = windows { *window } else { None },
+        window: windows.first().copied().flatten().filter(|_| windows.windows(2).all(|pair| pair[0] == pair[1])),
     }
 }

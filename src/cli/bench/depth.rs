@@ -58,7 +58,7 @@ pub(super) struct Args {
 #[derive(Serialize)]
 pub(super) struct Curve {
     model: String,
-    kv_type: &'static str,
+    kv_type: String,
     /// Layers that were run, and those of the model.
     layers: usize,
     model_layers: usize,
@@ -148,7 +148,7 @@ impl Curve {
         let room = budget.map(|budget| budget.saturating_sub(memory.weight_bytes));
         Curve {
             model: checkpoint.path().display().to_string(),
-            kv_type: rows.first().map_or("", |row| row.kv_type),
+            kv_type: rows.first().map_or(String::new(), |row| row.kv_type.clone()),
             layers: checkpoint.spec().layers.len(),
             model_layers,
             contexts: if real { "real" } else { "filled" },

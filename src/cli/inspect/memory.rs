@@ -6,7 +6,9 @@ use super::super::output::{bytes, number, print_json, print_line};
 use super::super::size;
 use raglan::EngineOptions;
 use raglan::engine::{Bound, LARGEST_BINDING, Memory, Offer};
+use raglan::kv_cache::KvTypes;
 use raglan::models::Checkpoint;
+use raglan::shaders::KvType;
 use serde::Serialize;
 use std::str::FromStr;
 
@@ -80,12 +82,12 @@ fn ways(global: &Global, checkpoint: &Checkpoint) -> Vec<Way> {
     let options = global.engine_options(1);
     let stored = checkpoint.formats().into_iter().max_by_key(|used| used.bytes);
     let stored = stored.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
-    [raglan::Dtype::F16, raglan::Dtype::F32]
-        .map(|dtype| {
-            let name = if dtype == raglan::Dtype::F16 { "f16" } else { "f32" };
-            ((stored.clone(), name.to_owned()), EngineOptions { kv_dtype: Some(dtype), ..options.clone() })
-        })
-        .into()
+    let kv_types = match &options.kv_types {
+        Some(asked) => vec![asked.clone()],
+        None => [KvType::F16, KvType::Int8, KvType::Int4].map(KvTypes::from).into(),
+    };
+    let way = |kv: KvTypes| ((stored.clone(), kv.to_string()), EngineOptions { kv_types: Some(kv), ..options.clone() });
+    kv_types.into_iter().map(way).collect()
 }
 
 /// A line a model, weight format and type of keys and values; a column a card.
