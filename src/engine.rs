@@ -286,6 +286,11 @@ impl Stepper {
         self.scheduler.cancel(request, &mut self.slots);
     }
 
+    /// Tokens of a request that have keys and values, or will have them when the submitted steps end; `None` once it has ended.
+    pub fn computed(&self, request: RequestId) -> Option<usize> {
+        self.scheduler.sequence(request).map(Sequence::known)
+    }
+
     /// Whether every request has ended and every event was given out.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.scheduler.is_idle()

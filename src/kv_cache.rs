@@ -92,6 +92,12 @@ impl KvShape {
         (self.num_kv_heads * widest.unwrap_or(0)) as u64
     }
 
+    /// Columns of one slot in the widest arena: kernels count them in 32 bits, also where an adapter's bindings hold more.
+    pub fn slot_columns(&self) -> u64 {
+        let widest = self.layers.iter().map(|layer| self.head_stride(layer.kv)).max();
+        (self.num_kv_heads * widest.unwrap_or(0)) as u64
+    }
+
     /// Bytes of one slot in all arenas: what a token of context takes.
     pub fn slot_bytes(&self) -> u64 {
         self.layers.iter().map(|layer| self.layer_slot_bytes(layer.kv)).sum()

@@ -7,6 +7,8 @@ mod products;
 mod schedules;
 mod stretches;
 #[cfg(test)]
+mod long_tests;
+#[cfg(test)]
 mod tests;
 mod tuned;
 

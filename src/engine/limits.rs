@@ -80,10 +80,11 @@ impl CacheRoom<'_> {
         self.longest(|slots| self.shape.bytes(slots) <= bytes)
     }
 
-    /// The longest context in all of whose slots no arena passes a binding.
+    /// The longest context in all of whose slots no arena passes a binding, nor has more columns than kernels count.
     pub(super) fn within_binding(&self, binding: u64) -> usize {
         let arena = |slots: &usize| (*slots as u64).saturating_mul(self.shape.arena_slot_bytes());
-        self.longest(|slots| slots.iter().all(|slots| arena(slots) <= binding))
+        let columns = |slots: &usize| (*slots as u64).saturating_mul(self.shape.slot_columns());
+        self.longest(|slots| slots.iter().all(|slots| arena(slots) <= binding && columns(slots) <= u32::MAX.into()))
     }
 
     /// The longest context in all whose slots are to the liking of `fits`, which longer ones are not. Slots are counted in
