@@ -144,13 +144,16 @@ impl KvCache {
     pub fn allocate(gpu: &Gpu, shape: &KvShape, slots: &[usize], least: usize) -> Result<KvCache, Error> {
         let mut slots = slots.to_vec();
         let unread = gpu.buffer("unread", UNREAD_BYTES)?;
+        let mut part = 128;
         loop {
             let layer = |layer: &LayerShape| KvLayer::new(gpu, shape, *layer, slots[layer.group], &unread);
             match shape.layers.iter().map(layer).collect::<Result<Vec<_>, Error>>() {
                 Ok(layers) => return Ok(KvCache { layers, slots, shape: shape.clone() }),
                 Err(Error::OutOfMemory { .. }) if slots.iter().any(|&slots| slots > least) => {
                     log::warn!("no room for {slots:?} slots of KV cache; trying with fewer");
-                    slots.iter_mut().for_each(|slots| *slots = (*slots / 16 * 15 / least * least).max(least));
+                    // Little at first, since what was computed is nearly right, and then in larger steps.
+                    slots.iter_mut().for_each(|slots| *slots = ((*slots - *slots / part) / least * least).max(least));
+                    part = (part / 2).max(16);
                 }
                 Err(error) => return Err(error),
             }
