@@ -1,5 +1,9 @@
 //! The forward pass: embed → layers → logits, one line an op. Model families are data.
 
+mod size;
+
+pub use size::StepShape;
+
 use crate::batch::{Batch, StepLimits};
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu};

@@ -27,9 +27,10 @@ pub use buffer::{Buffer, BufferSlice};
 pub use memory::MemoryBudget;
 pub use raglan_shaders::{Variant, Work};
 pub use recorder::Recorder;
+pub use readback::READ_BYTES;
 pub use step_ring::{StepRing, Submission};
 pub use timer::{Timed, Timer};
-pub use upload::Uploader;
+pub use upload::{UPLOAD_BYTES, Uploader};
 
 use crate::error::Error;
 use parking_lot::Mutex;

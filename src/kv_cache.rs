@@ -65,7 +65,7 @@ pub struct KvShape {
 }
 
 /// Bytes of a buffer that is bound and not read.
-const UNREAD_BYTES: u64 = 256;
+pub const UNREAD_BYTES: u64 = 256;
 
 impl KvShape {
     /// Columns to a head in a cache of type `kv`.
@@ -93,6 +93,12 @@ impl KvShape {
         (self.num_kv_heads * widest.unwrap_or(0)) as u64
     }
 
+    /// Columns of one slot in the widest arena: kernels count them in 32 bits, also where an adapter's bindings hold more.
+    pub fn slot_columns(&self) -> u64 {
+        let widest = self.layers.iter().map(|layer| self.head_stride(layer.kv)).max();
+        (self.num_kv_heads * widest.unwrap_or(0)) as u64
+    }
+
     /// Bytes of one slot in all arenas: what a token of context takes.
     pub fn slot_bytes(&self) -> u64 {
         self.layers.iter().map(|layer| self.layer_slot_bytes(layer.kv)).sum()
@@ -101,6 +107,12 @@ impl KvShape {
     /// Bytes of all arenas with so many slots in each KV group.
     pub fn bytes(&self, slots: &[usize]) -> u64 {
         self.layers.iter().map(|layer| slots[layer.group] as u64 * self.layer_slot_bytes(layer.kv)).sum()
+    }
+
+    /// Bytes of what quantised keys lose in all layers.
+    pub fn mean_bytes(&self) -> u64 {
+        let quantised = self.layers.iter().filter(|layer| layer.kv.is_quantised());
+        quantised.map(|layer| (4 * self.num_kv_heads * self.head_stride(layer.kv)) as u64).sum()
     }
 
     /// Whether any layer is.
@@ -133,13 +145,16 @@ impl KvCache {
     pub fn allocate(gpu: &Gpu, shape: &KvShape, slots: &[usize], least: usize) -> Result<KvCache, Error> {
         let mut slots = slots.to_vec();
         let unread = gpu.buffer("unread", UNREAD_BYTES)?;
+        let mut part = 128;
         loop {
             let layer = |layer: &LayerShape| KvLayer::new(gpu, shape, *layer, slots[layer.group], &unread);
             match shape.layers.iter().map(layer).collect::<Result<Vec<_>, Error>>() {
                 Ok(layers) => return Ok(KvCache { layers, slots, shape: shape.clone() }),
                 Err(Error::OutOfMemory { .. }) if slots.iter().any(|&slots| slots > least) => {
                     log::warn!("no room for {slots:?} slots of KV cache; trying with fewer");
-                    slots.iter_mut().for_each(|slots| *slots = (*slots / 16 * 15 / least * least).max(least));
+                    // Little at first, since what was computed is nearly right, and then in larger steps.
+                    slots.iter_mut().for_each(|slots| *slots = ((*slots - *slots / part) / least * least).max(least));
+                    part = (part / 2).max(16);
                 }
                 Err(error) => return Err(error),
             }

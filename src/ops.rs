@@ -22,7 +22,7 @@ use crate::plan::{Plan, Planner, TileForm};
 use crate::schedules::AttentionChoice;
 use raglan_models::Activation;
 use raglan_shaders::attention::coop;
-use raglan_shaders::{KvType, Part, Variant};
+use raglan_shaders::{AdapterLimits, KvType, Part, Variant};
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
 #[derive(Debug)]
@@ -61,7 +61,11 @@ pub enum Dtype {
 impl Types {
     /// The types that `dtype` asks for, and subgroups where the adapter has them.
     pub fn of(gpu: &Gpu, dtype: Dtype) -> Types {
-        let limits = gpu.limits();
+        Types::within(gpu.limits(), dtype)
+    }
+
+    /// The same for an adapter of such limits.
+    pub fn within(limits: &AdapterLimits, dtype: Dtype) -> Types {
         let half = limits.shader_f16 && dtype == Dtype::F16;
         Types {
             act: if half { Part::ActF16 } else { Part::ActF32 },
@@ -90,6 +94,9 @@ impl Types {
     }
 }
 
+/// Bytes of what is bound where a kernel's input is absent.
+pub const ABSENT_BYTES: u64 = 256;
+
 /// What all steps share: types, schedules, and a buffer to bind where a kernel's input is absent.
 #[derive(Debug)]
 pub struct Kernels {
@@ -108,7 +115,7 @@ impl Kernels {
     pub fn new(gpu: &Gpu, types: Types, planner: Planner) -> Result<Kernels, Error> {
         let planner = planner.with_inputs(types.act);
         let partials = gpu.buffer("parts of split products", planner.split_bytes())?;
-        let absent = gpu.buffer("absent input", 256)?;
+        let absent = gpu.buffer("absent input", ABSENT_BYTES)?;
         Ok(Kernels { types, planner, absent, partials })
     }
 }

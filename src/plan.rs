@@ -7,6 +7,8 @@ mod products;
 mod schedules;
 mod stretches;
 #[cfg(test)]
+mod long_tests;
+#[cfg(test)]
 mod tests;
 mod tuned;
 
@@ -20,6 +22,7 @@ pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
 pub use picks::Picked;
 use picks::Picks;
+pub use products::split_bytes;
 use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;

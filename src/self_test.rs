@@ -7,6 +7,7 @@ mod decoded;
 mod dispatches;
 mod golden;
 mod kv_types;
+mod long;
 mod memory;
 mod moved;
 mod ragged;
@@ -134,6 +135,7 @@ pub fn all() -> Vec<SelfTest> {
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
     tests.extend(memory::tests());
+    tests.extend(long::tests());
     tests.extend(moved::tests());
     tests.extend(requests::tests());
     tests.extend(tuned::tests());

@@ -1,5 +1,6 @@
 //! `raglan bench`: how fast models, kernels and the adapter itself are, and how far from the limit.
 
+mod depth;
 mod lists;
 mod report;
 mod shapes;
@@ -39,6 +40,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Time tokens behind contexts of growing depth, and fit a straight line
+    Depth(depth::Args),
     /// Time every kernel of a few layers, over the shapes of known models
     Kernels(KernelArgs),
     /// Time what each way of choosing schedules picks for products and attention of many shapes
@@ -162,6 +165,7 @@ impl CommonArgs {
 pub(super) fn run(global: &Global, args: Args) -> Result {
     match args.what {
         None => run_models(global, &args.models),
+        Some(What::Depth(args)) => depth::run(global, &args),
         Some(What::Kernels(args)) => run_kernels(global, &args),
         Some(What::Shapes(args)) => shapes::run(global, &args),
         Some(What::Adapter(args)) => {

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
 use raglan::kv_cache::KvTypes;
-use raglan::models::QuantizeTo;
+use raglan::models::{QuantizeTo, RopeOverride};
 use raglan::models::hub::Cache;
 use raglan::schedules::Mode;
 use raglan::tune::Inputs;
@@ -31,6 +31,11 @@ pub(super) struct Global {
     /// Tokens that the KV cache holds [default: what the model was trained for, or what fits]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = HEADING)]
     pub(super) max_context: Option<u32>,
+
+    /// How RoPE is stretched, in place of the checkpoint's own way: yarn=F, dynamic=F, linear=F with F times the positions of the
+    /// training, or none
+    #[arg(long, global = true, value_name = "SPEC", help_heading = HEADING)]
+    rope_scaling: Option<RopeOverride>,
 
     /// Memory for keys and values, as 512MiB or 8G; with --max-context, whichever is less [default: by --max-context]
     #[arg(long, global = true, value_name = "BYTES", value_parser = size::bytes, help_heading = HEADING)]
@@ -159,6 +164,7 @@ impl Global {
     pub(super) fn engine_options(&self, max_sequences: usize) -> EngineOptions {
         EngineOptions {
             max_context: self.max_context.map(|tokens| tokens as usize),
+            rope_scaling: self.rope_scaling,
             kv_memory: self.kv_memory,
             max_batch_tokens: self.max_batch_tokens as usize,
             max_sequences,

@@ -2,14 +2,13 @@
 
 use crate::cost::{AdapterClass, ModelCost};
 use crate::error::Error;
-use crate::gpu::Gpu;
 use crate::kv_cache::{KvShape, KvTypes};
 use crate::ops::{Dtype, Types};
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
-use raglan_models::{ModelSpec, QuantizeTo};
-use raglan_shaders::KvType;
+use raglan_models::{Checkpoint, ModelSpec, QuantizeTo, RopeOverride};
+use raglan_shaders::{AdapterLimits, KvType};
 use std::path::PathBuf;
 
 /// What an engine is started with.
@@ -27,6 +26,8 @@ pub struct EngineOptions {
     pub pipeline: usize,
     /// The type of matrix products' inputs, of keys and of values.
     pub dtype: Dtype,
+    /// What takes the place of the checkpoint's RoPE scaling; the positions that the model reaches follow.
+    pub rope_scaling: Option<RopeOverride>,
     /// The types of keys and values, where they are others.
     pub kv_types: Option<KvTypes>,
     /// A text by which the mean of quantised keys is found; `None` takes random tokens.
@@ -66,6 +67,7 @@ impl Default for EngineOptions {
             max_sequences: 64,
             pipeline: 2,
             dtype: Dtype::default(),
+            rope_scaling: None,
             kv_types: None,
             kv_calibration: None,
             quantize: None,
@@ -83,18 +85,26 @@ impl Default for EngineOptions {
     }
 }
 
-/// The types of the layers' keys and values.
-///
-/// # Errors
-/// If the model has fewer layers than they name, or one is f16 where the adapter does not compute in f16.
-pub(super) fn kv_types(gpu: &Gpu, types: &Types, options: &EngineOptions, layers: usize) -> Result<KvTypes, Error> {
-    let kv_types = options.kv_types.clone().unwrap_or_else(|| types.kv.into());
-    kv_types.check(layers)?;
-    if kv_types.of_layers(layers).contains(&KvType::F16) && !gpu.limits().shader_f16 {
-        let message = format!("keys and values in f16: {} does not compute in f16", gpu.summary());
-        return Err(Error::Request { message });
+impl EngineOptions {
+    /// A checkpoint's model, with the RoPE scaling that is wanted.
+    pub fn spec(&self, checkpoint: &Checkpoint) -> ModelSpec {
+        let spec = checkpoint.spec();
+        self.rope_scaling.map_or_else(|| spec.clone(), |scaling| scaling.apply(spec))
     }
-    Ok(kv_types)
+
+    /// The types of the layers' keys and values on an adapter of such limits.
+    ///
+    /// # Errors
+    /// If the model has fewer layers than they name, or one is f16 where the adapter does not compute in f16.
+    pub fn kv_types(&self, limits: &AdapterLimits, layers: usize) -> Result<KvTypes, Error> {
+        let kv_types = self.kv_types.clone().unwrap_or_else(|| Types::within(limits, self.dtype).kv.into());
+        kv_types.check(layers)?;
+        if kv_types.of_layers(layers).contains(&KvType::F16) && !limits.shader_f16 {
+            let message = "keys and values in f16: the adapter does not compute in f16, or is not to".to_owned();
+            return Err(Error::Request { message });
+        }
+        Ok(kv_types)
+    }
 }
 
 /// The same layers in floats, as `types` say; those that are floats keep their type.

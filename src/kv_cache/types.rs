@@ -1,7 +1,7 @@
 //! Which type the keys and values of every layer are kept in.
 
 use crate::error::Error;
-use raglan_shaders::KvType;
+use raglan_shaders::{KvType, rotation};
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
@@ -35,6 +35,12 @@ impl KvTypes {
     /// The types of the first `layers` layers.
     pub fn of_layers(&self, layers: usize) -> Vec<KvType> {
         (0..layers).map(|layer| self.of_layer(layer)).collect()
+    }
+
+    /// How many columns of a layer's values are rotated together; `None` where they are kept as they are.
+    pub fn turned(&self, layer: usize, head_dim: usize) -> Option<usize> {
+        let is_turned = self.rotate && self.of_layer(layer).rotates_values();
+        Some(rotation(head_dim)).filter(|&columns| is_turned && columns > 1)
     }
 
     /// # Errors

@@ -78,10 +78,10 @@ pub struct AttentionStats {
 impl AttentionStats {
     /// Of runs of so many keys, read by `rows` query rows; `auto` keys to a part are what [`AUTO`] stands for.
     pub fn of(heads: KvHeads, rows: usize, runs: &[u32], auto: usize) -> AttentionStats {
-        let (mut keys, mut squares, mut keys_max) = (0u64, 0u64, 0u32);
+        let (mut keys, mut squares, mut keys_max) = (0u64, 0u128, 0u32);
         for &run in runs {
             keys += u64::from(run);
-            squares += u64::from(run) * u64::from(run);
+            squares += u128::from(run) * u128::from(run);
             keys_max = keys_max.max(run);
         }
         let count = runs.len().max(1) as f64;
@@ -91,11 +91,11 @@ impl AttentionStats {
         let parts = CHUNKS.map(|chunk| match chunk {
             WHOLE => runs.len(),
             AUTO if auto >= keys_max => runs.len(),
-            AUTO => runs.iter().map(|run| run.div_ceil(auto)).sum::<u32>() as usize,
+            AUTO => runs.iter().map(|run| run.div_ceil(auto) as usize).sum(),
             _ if chunk >= keys_max => runs.len(),
             _ => {
                 let shift = chunk.ilog2();
-                runs.iter().map(|run| (run + (chunk - 1)) >> shift).sum::<u32>() as usize
+                runs.iter().map(|&run| ((u64::from(run) + u64::from(chunk - 1)) >> shift) as usize).sum()
             }
         });
         let variation = (variance.sqrt() / mean.max(1.0)) as f32;
