@@ -195,7 +195,11 @@ impl Loader<'_> {
         self.uploader.upload(&buffer, 0, bytes, row_bytes as u64, |start, part| {
             for (index, out) in part.chunks_exact_mut(row_bytes).enumerate() {
                 match stacked.place(rows.start + start as usize / row_bytes + index) {
-                    (tensor, row) if row < tensor.rows => format.regroup(tensor.row(row), out),
+                    (tensor, row) if row < tensor.rows => {
+                        let mut blocks = vec![0; tensor.format.row_bytes(tensor.cols).expect("rows are whole blocks")];
+                        tensor.write_rows(row..row + 1, &mut blocks);
+                        format.regroup(&blocks, out);
+                    }
                     _ => out.fill(0),
                 }
             }

@@ -77,7 +77,8 @@ impl Golden {
         let json: serde_json::Value = serde_json::from_slice(files[2].1).map_err(|error| error.to_string())?;
         let ids = |key: &str| serde_json::from_value(json[key].clone()).map_err(|error| format!("{key}: {error}"));
         let (prompt, generated) = (ids("prompt")?, ids("generated")?);
-        let tensor = |key: &str| safetensor(files[3].1, key).map(floats).ok_or_else(|| format!("golden.safetensors: no {key}"));
+        let tensor =
+            |key: &str| safetensor(files[3].1, key).map(floats).ok_or_else(|| format!("golden.safetensors: no {key}"));
         let (logits, logits_generated) = (tensor("logits")?, tensor("logits_generated")?);
         Ok(Golden { checkpoint, prompt, generated, logits, logits_generated })
     }
