@@ -29,7 +29,7 @@ use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
 use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
-use crate::weights::Weights;
+use crate::weights::{Rewrite, Weights, gpu_bytes};
 use raglan_models::{Checkpoint, ModelSpec};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
@@ -106,7 +106,9 @@ impl Stepper {
         let class = options.class.unwrap_or(own_class);
         let planner = Planner::new(attention, class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let weights = Weights::upload(gpu, checkpoint, progress)?;
+        let rewrite = Rewrite { quantize: options.quantize, ..Rewrite::NONE };
+        let weight_bytes = gpu_bytes(checkpoint, &rewrite);
+        let weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         let room = CacheRoom {
             shape: &kv_shape,
             windows: &windows,
@@ -114,14 +116,14 @@ impl Stepper {
             max_batch_tokens: limits.max_batch_tokens,
             quantum: if options.deterministic { CHUNK } else { QUANTUM },
         };
-        let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        let slots = room.choose(gpu, spec, weight_bytes, options)?;
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
-        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, weight_bytes), class);
         let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
