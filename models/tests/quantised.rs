@@ -83,42 +83,39 @@ fn how_fast_rows_are_made() {
     const ROWS: usize = 11008;
     const COLS: usize = 4096;
     const GROUPS: usize = COLS / 128;
-    let awq = [
-        ("qweight", "I32", [COLS, ROWS / 8]),
-        ("qzeros", "I32", [GROUPS, ROWS / 8]),
-        ("scales", "F16", [GROUPS, ROWS]),
-    ];
-    let gptq = |bits: usize| {
-        let each = 32 / bits;
-        [
-            ("qweight", "I32", [COLS / each, ROWS]),
-            ("qzeros", "I32", [GROUPS, ROWS / each]),
-            ("scales", "F16", [GROUPS, ROWS]),
-        ]
+    type Parts = Vec<(&'static str, &'static str, Vec<usize>)>;
+    let part = |end, dtype, shape: &[usize]| (end, dtype, shape.to_vec());
+    let scales = part("scales", "F16", &[GROUPS, ROWS]);
+    let awq: Parts =
+        vec![part("qweight", "I32", &[COLS, ROWS / 8]), part("qzeros", "I32", &[GROUPS, ROWS / 8]), scales.clone()];
+    let gptq = |bits: usize| -> Parts {
+        let (quants, zeros) = ([COLS * bits / 32, ROWS], [GROUPS, ROWS * bits / 32]);
+        vec![part("qweight", "I32", &quants), part("qzeros", "I32", &zeros), scales.clone()]
     };
-    let packed = [
-        ("weight_packed", "I32", [ROWS, COLS / 8]),
-        ("weight_scale", "BF16", [ROWS, GROUPS]),
-        ("weight_zero_point", "I32", [ROWS / 8, GROUPS]),
+    // Every column in the first group: none of the others is in order.
+    let act_order: Parts = gptq(4).into_iter().chain([part("g_idx", "I32", &[COLS])]).collect();
+    let packed: Parts = vec![
+        part("weight_packed", "I32", &[ROWS, COLS / 8]),
+        part("weight_scale", "BF16", &[ROWS, GROUPS]),
+        part("weight_zero_point", "I32", &[ROWS / 8, GROUPS]),
     ];
     let weights = json!({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 128});
     let groups = json!({"group_0": {"targets": ["Linear"], "weights": weights}});
+    let config = |method: &str, bits: usize| json!({"quant_method": method, "bits": bits, "group_size": 128, "format": "pack-quantized", "config_groups": groups});
+    let gptq_config = |bits: usize| json!({"quant_method": "gptq", "bits": bits, "group_size": 128});
     for (name, parts, config) in [
-        ("AWQ", awq, json!({"quant_method": "awq", "bits": 4, "group_size": 128})),
-        ("GPTQ of 4 bits", gptq(4), json!({"quant_method": "gptq", "bits": 4, "group_size": 128})),
-        ("GPTQ of 8 bits", gptq(8), json!({"quant_method": "gptq", "bits": 8, "group_size": 128})),
-        (
-            "compressed-tensors of 4 bits",
-            packed,
-            json!({"quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": groups}),
-        ),
+        ("AWQ", awq, config("awq", 4)),
+        ("GPTQ of 4 bits", gptq(4), gptq_config(4)),
+        ("GPTQ of 8 bits", gptq(8), gptq_config(8)),
+        ("GPTQ of 4 bits in act order", act_order, gptq_config(4)),
+        ("compressed-tensors of 4 bits", packed, config("compressed-tensors", 4)),
     ] {
         let folder = one_matrix(&parts, &config);
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
         let tensor = checkpoint.tensor(Role::Layer(0, LayerRole::Gate)).unwrap().unwrap();
         let row_bytes = tensor.format.row_bytes(tensor.cols).unwrap();
-        // As many rows as a part of the upload ring has.
-        let band = (8 << 20) / row_bytes;
+        // As an upload asks for them.
+        let band = 128;
         let mut out = vec![0; band * row_bytes];
         let mut least = f64::INFINITY;
         for _ in 0..5 {
@@ -129,12 +126,12 @@ fn how_fast_rows_are_made() {
             }
             least = least.min(start.elapsed().as_secs_f64());
         }
-        println!("{name}: {:.0} MB/s of blocks", (ROWS * row_bytes) as f64 / least / 1e6);
+        println!("{name}: {:.0} MB/s of {}", (ROWS * row_bytes) as f64 / least / 1e6, tensor.format);
     }
 }
 
 /// A folder with one layer whose matrices are like this, of random bits and scales of one.
-fn one_matrix(parts: &[(&str, &str, [usize; 2])], quantization: &Value) -> tempfile::TempDir {
+fn one_matrix(parts: &[(&str, &str, Vec<usize>)], quantization: &Value) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let config = json!({
         "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 1,
@@ -146,11 +143,15 @@ fn one_matrix(parts: &[(&str, &str, [usize; 2])], quantization: &Value) -> tempf
     let mut add = |name: String, dtype: &str, shape: &[usize]| {
         let bytes = shape.iter().product::<usize>() * if dtype == "I32" { 4 } else { 2 };
         let byte = |index: usize| match dtype {
+            _ if name.ends_with("g_idx") => 0,
             "I32" => (index.wrapping_mul(2_654_435_761) >> 13) as u8,
             "BF16" => [0x80, 0x3f][index % 2],
             _ => [0x00, 0x3c][index % 2],
         };
-        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), data.len() + bytes]}));
+        header.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), data.len() + bytes]}),
+        );
         data.extend((0..bytes).map(byte));
     };
     let layer = "model.layers.0";
