@@ -1,6 +1,7 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod importance;
 mod limits;
 mod meter;
 mod options;
@@ -8,6 +9,7 @@ mod score;
 mod service;
 mod tuning;
 
+pub use importance::Importance;
 pub use limits::longest_context;
 use limits::{CacheRoom, step_limits};
 use meter::Meter;

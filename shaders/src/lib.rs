@@ -18,6 +18,7 @@ mod work;
 pub mod adjust_logits;
 pub mod argmax;
 pub mod attention;
+pub mod column_squares;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
@@ -61,6 +62,7 @@ pub static ALL: &[&Kernel] = &[
     &attention::coop::KERNEL,
     &attention::merge::KERNEL,
     &gated_activation::KERNEL,
+    &column_squares::KERNEL,
     &adjust_logits::KERNEL,
     &argmax::KERNEL,
     &top_k::KERNEL,
