@@ -107,7 +107,7 @@ impl Synthetic {
         format!("{PREFIX}{}:{}", self.name, self.format.name().to_ascii_lowercase())
     }
 
-    /// The format of a tensor: f32 for a vector; where rows are no whole number of super-blocks, the nearest format with
+    /// The format of a tensor: f32 for a vector; where rows are no whole number of large blocks, the nearest format with
     /// small blocks, as makers of GGUF files do.
     pub(crate) fn format_of(&self, role: Role) -> Format {
         match self.spec.shape(role)[..] {
@@ -116,6 +116,8 @@ impl Synthetic {
                 Format::Q4K => Format::Q5_0,
                 Format::Q5K => Format::Q5_1,
                 Format::Q6K => Format::Q8_0,
+                Format::I4G128 => Format::I4G32,
+                Format::I8G128 => Format::I8G32,
                 _ => Format::F16,
             },
             _ => Format::F32,
@@ -176,6 +178,9 @@ mod tests {
         assert_eq!(synthetic.format_of(role(crate::LayerRole::Down)), Format::Q4K, "1536 columns");
         assert_eq!(synthetic.format_of(role(crate::LayerRole::Q)), Format::Q5_0, "576 columns");
         assert_eq!(synthetic.format_of(role(crate::LayerRole::InputNorm)), Format::F32);
+        let integers = Synthetic::parse("synthetic:smollm2-135m:int4_g128").expect("it is there");
+        assert_eq!(integers.format_of(role(crate::LayerRole::Down)), Format::I4G128, "1536 columns");
+        assert_eq!(integers.format_of(role(crate::LayerRole::Q)), Format::I4G32, "576 columns");
         let checkpoint = Checkpoint::synthetic(synthetic.with_layers(1));
         let sizes: u64 = checkpoint.formats().iter().map(|used| used.bytes).sum();
         assert_eq!((checkpoint.spec().layers.len(), checkpoint.weight_bytes()), (1, sizes));

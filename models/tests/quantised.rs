@@ -8,7 +8,7 @@ use std::fs;
 
 use checkpoint_support::golden;
 use raglan_models::{Checkpoint, Format, LayerRole, Naming, Role, Tensor};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// Names, and the formats of their matrices beside the embedding's f16.
@@ -74,4 +74,105 @@ fn what_a_user_should_know_is_told() {
     assert_eq!(notes("awq"), "");
     assert!(notes("gptq_act_order").contains("7 matrices are decoded to 16-bit floats"), "{}", notes("gptq_act_order"));
     assert!(notes("compressed_int8").contains("activations are not quantised"), "{}", notes("compressed_int8"));
+}
+
+/// `cargo test --release -p raglan-models --test quantised -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn how_fast_rows_are_made() {
+    const ROWS: usize = 11008;
+    const COLS: usize = 4096;
+    const GROUPS: usize = COLS / 128;
+    type Parts = Vec<(&'static str, &'static str, Vec<usize>)>;
+    let part = |end, dtype, shape: &[usize]| (end, dtype, shape.to_vec());
+    let scales = part("scales", "F16", &[GROUPS, ROWS]);
+    let awq: Parts =
+        vec![part("qweight", "I32", &[COLS, ROWS / 8]), part("qzeros", "I32", &[GROUPS, ROWS / 8]), scales.clone()];
+    let gptq = |bits: usize| -> Parts {
+        let (quants, zeros) = ([COLS * bits / 32, ROWS], [GROUPS, ROWS * bits / 32]);
+        vec![part("qweight", "I32", &quants), part("qzeros", "I32", &zeros), scales.clone()]
+    };
+    // Every column in the first group: none of the others is in order.
+    let act_order: Parts = gptq(4).into_iter().chain([part("g_idx", "I32", &[COLS])]).collect();
+    let packed: Parts = vec![
+        part("weight_packed", "I32", &[ROWS, COLS / 8]),
+        part("weight_scale", "BF16", &[ROWS, GROUPS]),
+        part("weight_zero_point", "I32", &[ROWS / 8, GROUPS]),
+    ];
+    let weights = json!({"num_bits": 4, "type": "int", "symmetric": false, "strategy": "group", "group_size": 128});
+    let groups = json!({"group_0": {"targets": ["Linear"], "weights": weights}});
+    let config = |method: &str, bits: usize| json!({"quant_method": method, "bits": bits, "group_size": 128, "format": "pack-quantized", "config_groups": groups});
+    let gptq_config = |bits: usize| json!({"quant_method": "gptq", "bits": bits, "group_size": 128});
+    for (name, parts, config) in [
+        ("AWQ", awq, config("awq", 4)),
+        ("GPTQ of 4 bits", gptq(4), gptq_config(4)),
+        ("GPTQ of 8 bits", gptq(8), gptq_config(8)),
+        ("GPTQ of 4 bits in act order", act_order, gptq_config(4)),
+        ("compressed-tensors of 4 bits", packed, config("compressed-tensors", 4)),
+    ] {
+        let folder = one_matrix(&parts, &config);
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let tensor = checkpoint.tensor(Role::Layer(0, LayerRole::Gate)).unwrap().unwrap();
+        let row_bytes = tensor.format.row_bytes(tensor.cols).unwrap();
+        // As an upload asks for them.
+        let band = 128;
+        let mut out = vec![0; band * row_bytes];
+        let mut least = f64::INFINITY;
+        for _ in 0..5 {
+            let start = std::time::Instant::now();
+            for first in (0..ROWS).step_by(band) {
+                let rows = first..(first + band).min(ROWS);
+                tensor.write_rows(rows.clone(), &mut out[..rows.len() * row_bytes]);
+            }
+            least = least.min(start.elapsed().as_secs_f64());
+        }
+        println!("{name}: {:.0} MB/s of {}", (ROWS * row_bytes) as f64 / least / 1e6, tensor.format);
+    }
+}
+
+/// A folder with one layer whose matrices are like this, of random bits and scales of one.
+fn one_matrix(parts: &[(&str, &str, Vec<usize>)], quantization: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": 32, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 64, "tie_word_embeddings": true, "quantization_config": quantization
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    let mut add = |name: String, dtype: &str, shape: &[usize]| {
+        let bytes = shape.iter().product::<usize>() * if dtype == "I32" { 4 } else { 2 };
+        let byte = |index: usize| match dtype {
+            _ if name.ends_with("g_idx") => 0,
+            "I32" => (index.wrapping_mul(2_654_435_761) >> 13) as u8,
+            "BF16" => [0x80, 0x3f][index % 2],
+            _ => [0x00, 0x3c][index % 2],
+        };
+        header.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), data.len() + bytes]}),
+        );
+        data.extend((0..bytes).map(byte));
+    };
+    let layer = "model.layers.0";
+    add("model.embed_tokens.weight".into(), "F16", &[32, 4096]);
+    for norm in ["model.norm", "model.layers.0.input_layernorm", "model.layers.0.post_attention_layernorm"] {
+        add(format!("{norm}.weight"), "F16", &[4096]);
+    }
+    for (module, shape) in [
+        ("self_attn.q_proj", [64, 4096]),
+        ("self_attn.k_proj", [64, 4096]),
+        ("self_attn.v_proj", [64, 4096]),
+        ("self_attn.o_proj", [4096, 64]),
+        ("mlp.down_proj", [4096, 11008]),
+        ("mlp.up_proj", [11008, 4096]),
+    ] {
+        add(format!("{layer}.{module}.weight"), "F16", &shape);
+    }
+    for (end, dtype, shape) in parts {
+        add(format!("{layer}.mlp.gate_proj.{end}"), dtype, shape);
+    }
+    let file = checkpoint_support::safetensors_file(&Value::Object(header).to_string(), &data);
+    fs::write(folder.path().join("model.safetensors"), file).unwrap();
+    folder
 }

@@ -7,6 +7,7 @@ use super::{Adapters, SelfTest, test};
 use half::f16;
 use raglan_shaders::embedding::{EmbeddingParams, KERNEL};
 use raglan_shaders::{BLOCK, Part, WeightFormat};
+use std::num::FpCategory;
 
 /// Random blocks and their numbers by the Python package `gguf`; the versions are in its `golden.json`.
 const BLOCKS: &[u8] = include_bytes!("../../tests/golden/gguf_blocks/golden.safetensors");
@@ -40,7 +41,9 @@ fn gguf(adapters: &Adapters) -> Result<String, String> {
         let row_bytes = COLS / format.block_values() * format.block_bytes();
         let rows: Vec<u8> = blocks.chunks_exact(row_bytes).flat_map(|row| regrouped(format, row)).collect();
         // An adapter may take a subnormal half for zero.
-        let is_subnormal = |block: &[u8], at: usize| f16::from_le_bytes([block[at], block[at + 1]]).is_subnormal();
+        let is_subnormal = |block: &[u8], at: usize| {
+            f16::from_le_bytes([block[at], block[at + 1]]).classify() == FpCategory::Subnormal
+        };
         let counts: Vec<bool> = blocks
             .chunks_exact(format.block_bytes())
             .map(|block| !scales.iter().any(|&at| is_subnormal(block, at)))

@@ -149,13 +149,13 @@ mod tests {
     #[test]
     fn every_format_and_every_size_of_rows_comes_early() {
         let extent = Extent::hardware(2, 2 << 30);
-        let of = |space| (0..44).map(move |index| shape(space, index, &extent.clone()));
+        let of = |space| (0..60).map(move |index| shape(space, index, &extent.clone()));
         let formats: BTreeSet<_> = of(spaces::LINEAR_MANY)
             .filter_map(|s| if let Shape::Linear(s) = s { Some(s.format) } else { None })
             .collect();
         assert_eq!(formats.len(), WeightFormat::ALL.len());
         let mut decades = BTreeSet::new();
-        for one in (0..44).map(|index| shape(spaces::LINEAR_MANY, index, &Extent::hardware(2, 2 << 30))) {
+        for one in (0..60).map(|index| shape(spaces::LINEAR_MANY, index, &Extent::hardware(2, 2 << 30))) {
             if let Shape::Linear(shape) = one {
                 decades.insert(shape.rows.ilog2());
             }

@@ -32,6 +32,11 @@ enum ZeroKind {
     Bytes(Order),
 }
 
+/// Whole words of so many numbers.
+const fn words(numbers: usize, bits: usize) -> usize {
+    numbers / (32 / bits)
+}
+
 /// Looks for the tensors of one matrix.
 struct Search<'a> {
     tensors: &'a Tensors,
@@ -68,8 +73,8 @@ impl PackedPlace {
         let &Scheme { method, bits, group, zeros: has_zeros } = scheme;
         let (layout, end, quant_shape) = match method {
             Method::Awq => (Layout::Awq, "qweight", [cols, rows / 8]),
-            Method::Gptq { .. } => (Layout::Gptq { bits }, "qweight", [cols * bits / 32, rows]),
-            Method::Packed => (Layout::Rows { bits }, "weight_packed", [rows, cols * bits / 32]),
+            Method::Gptq { .. } => (Layout::Gptq { bits }, "qweight", [words(cols, bits), rows]),
+            Method::Packed => (Layout::Rows { bits }, "weight_packed", [rows, words(cols, bits)]),
             Method::Bytes => (Layout::Bytes, "weight", [rows, cols]),
         };
         let dtype = if method == Method::Bytes { "I8" } else { "I32" };
@@ -228,9 +233,9 @@ impl Search<'_> {
         (order, shapes): (Order, &[&[usize]]),
         needed: bool,
     ) -> Result<Option<(Entry, ZeroKind)>, Error> {
-        let packed_rows = (rows * bits).div_ceil(32);
+        let packed_rows = rows.div_ceil(32 / bits);
         let (end, shape) = match method {
-            Method::Awq | Method::Gptq { .. } => ("qzeros", [groups, rows * bits / 32]),
+            Method::Awq | Method::Gptq { .. } => ("qzeros", [groups, words(rows, bits)]),
             Method::Packed | Method::Bytes => ("weight_zero_point", [packed_rows, groups]),
         };
         let found = match method {

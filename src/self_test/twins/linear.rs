@@ -14,9 +14,19 @@ pub(super) fn schedules(rig: &Rig<'_>, kernel: &'static Kernel, format: WeightFo
     let place = WeightFormat::ALL.iter().position(|other| *other == format).unwrap_or(0);
     match format {
         WeightFormat::F32 if rig.turn == 0 => rig.schedules(kernel, &shape),
-        _ if rig.is_of_four() => vec![rig.one_schedule(kernel, &shape, place)],
+        _ if is_tried(rig, format) => vec![rig.one_schedule(kernel, &shape, place)],
         WeightFormat::F32 if kernel.parts.contains(&PartKind::Reduce) => vec![rig.one_schedule(kernel, &shape, 0)],
         _ => Vec::new(),
+    }
+}
+
+/// Whether a format is tried in this way of linking: in four that differ, in two where it differs from another in little.
+pub(super) fn is_tried(rig: &Rig<'_>, format: WeightFormat) -> bool {
+    use WeightFormat::{I4G32, I4G128, I8G32, I8G128};
+    let place = WeightFormat::ALL.iter().position(|other| *other == format).unwrap_or(0);
+    match format {
+        I4G32 | I4G128 | I8G32 | I8G128 => rig.is_of_two(place),
+        _ => rig.is_of_four(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Twin tests of `matvec.wgsl` and `matvec_int8.wgsl`: every weight format, inputs as they are and normed, both epilogues.
 
-use super::linear::{schedules, wanted_gated};
+use super::linear::{is_tried, schedules, wanted_gated};
 use crate::self_test::data::{Random, Stored, WeightRows, is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::matvec::{self, MatvecParams};
@@ -45,7 +45,7 @@ pub(super) fn check_int8(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Fail
         _ => (Part::InputNormed, Part::EpilogueGated),
     };
     let form = Form { kernel: &matvec_int8::KERNEL, format, input, epilogue };
-    match rig.is_of_four() {
+    match is_tried(rig, format) {
         true => check_schedules(rig, form, &[rig.one_schedule(form.kernel, &[64, 64, 64], place)]),
         false => Ok(()),
     }
