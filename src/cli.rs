@@ -12,6 +12,7 @@ mod load;
 mod output;
 mod perplexity;
 mod progress;
+mod quantize;
 mod sampling;
 mod self_test;
 mod shape;
@@ -54,6 +55,7 @@ enum Verb {
     Chat(chat::Args),
     Perplexity(perplexity::Args),
     Inspect(inspect::Args),
+    Quantize(quantize::Args),
     Devices(devices::Args),
     Bench(bench::Args),
     Tune(tune::Args),
@@ -69,6 +71,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Chat(args) => chat::run(&global, args),
         Verb::Perplexity(args) => perplexity::run(&global, args),
         Verb::Inspect(args) => inspect::run(&global, args),
+        Verb::Quantize(args) => quantize::run(&global, args),
         Verb::Devices(args) => devices::run(&global, args),
         Verb::Bench(args) => bench::run(&global, args),
         Verb::Tune(args) => tune::run(&global, &args),

@@ -1,8 +1,10 @@
 //! The forward pass: embed → layers → logits, one line an op. Model families are data.
 
 mod size;
+mod watch;
 
 pub use size::StepShape;
+pub use watch::{Watch, Watched};
 
 use crate::batch::{Batch, StepLimits};
 use crate::error::Error;
@@ -29,6 +31,8 @@ pub struct Decoder {
     rope: Buffer,
     inputs: Inputs,
     scratch: Scratch,
+    /// Gathers what matrices are multiplied by, where somebody asks.
+    watch: Option<Watch>,
 }
 
 /// The arrays of a step on the GPU.
@@ -130,7 +134,7 @@ impl Decoder {
         let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), attention)?;
         let scratch = Scratch::new(gpu, spec, &weights, &kernels.types, limits, attention)?;
         let groups = attention.groups.clone();
-        Ok(Decoder { spec: spec.clone(), weights, shape, groups, rope, inputs, scratch })
+        Ok(Decoder { spec: spec.clone(), weights, shape, groups, rope, inputs, scratch, watch: None })
     }
 
     /// Its weights, for another decoder.
@@ -146,6 +150,11 @@ impl Decoder {
     /// Its weights.
     pub fn weights(&self) -> &Weights {
         &self.weights
+    }
+
+    /// Gathers what matrices are multiplied by from now on, or no longer; gives what did until now.
+    pub fn set_watch(&mut self, watch: Option<Watch>) -> Option<Watch> {
+        std::mem::replace(&mut self.watch, watch)
     }
 
     /// Every product of a step: what it is but for its rows, and whether those are rows of logits.
@@ -212,21 +221,35 @@ impl Decoder {
             let q = &s.q[group];
             let qk_norm = w.qk_norm.as_ref().map(|(q, k)| (q, k, spec.rms_norm_eps));
 
+            if let Some(watch) = &self.watch {
+                ops.rms_norm(&s.residual, norm(&w.input_norm), tokens, &s.normed);
+                watch.add(ops, layer, Watched::Qkv, &s.normed, tokens);
+            }
             ops.norm_linear(&s.residual, norm(&w.input_norm), &w.qkv, tokens, &s.normed, Product::Stored(&s.qkv)); // [tokens, q + k + v]
             ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, q, arenas); // [tokens, q]
             ops.attention(q, arenas, shape, self.groups[group].window, &inputs.partials, &s.attended); // [tokens, q]
             if kv.layers[layer].rotates_values() != w.o_rotated {
                 ops.rotate_heads(&s.attended, tokens, shape, rotation(spec.head_dim)); // [tokens, q]
             }
+            if let Some(watch) = &self.watch {
+                watch.add(ops, layer, Watched::O, &s.attended, tokens);
+            }
             ops.linear(&s.attended, &w.o, tokens, Product::Added(&s.residual)); // [tokens, hidden]
 
             let mlp_norm = norm(&w.post_attention_norm);
+            if let Some(watch) = &self.watch {
+                ops.rms_norm(&s.residual, mlp_norm, tokens, &s.normed);
+                watch.add(ops, layer, Watched::GateUp, &s.normed, tokens);
+            }
             if w.gate_up.interleaved {
                 let gated = Product::Gated(&s.activated, spec.hidden_act);
                 ops.norm_linear(&s.residual, mlp_norm, &w.gate_up, tokens, &s.normed, gated); // [tokens, intermediate]
             } else {
                 ops.norm_linear(&s.residual, mlp_norm, &w.gate_up, tokens, &s.normed, Product::Stored(&s.gate_up)); // [tokens, gate + up]
                 ops.gated_activation(&s.gate_up, w.gate_up.starts[1], tokens, spec.hidden_act, &s.activated); // [tokens, intermediate]
+            }
+            if let Some(watch) = &self.watch {
+                watch.add(ops, layer, Watched::Down, &s.activated, tokens);
             }
             ops.linear(&s.activated, &w.down, tokens, Product::Added(&s.residual)); // [tokens, hidden]
         }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod centring;
+mod importance;
 mod limits;
 mod memory;
 mod meter;
@@ -10,6 +11,7 @@ mod score;
 mod service;
 mod tuning;
 
+pub use importance::Importance;
 use memory::{Arrangement, arrange};
 pub use memory::{Bound, LARGEST_BINDING, Memory, Offer};
 use meter::Meter;

@@ -25,7 +25,7 @@ pub mod sequence;
 pub mod tune;
 pub mod weights;
 
-pub use engine::{Engine, EngineOptions, EngineStats, EventStream, Loading, Stepper};
+pub use engine::{Engine, EngineOptions, EngineStats, EventStream, Importance, Loading, Stepper};
 pub use error::Error;
 pub use ops::Dtype;
 pub use raglan_models as models;

@@ -1,6 +1,7 @@
 //! One file a kernel, its host half: check shapes, take the schedule, record one dispatch.
 
 mod attention;
+mod column_squares;
 mod embedding;
 mod gated_activation;
 mod linear;

@@ -19,6 +19,7 @@ mod work;
 pub mod adjust_logits;
 pub mod argmax;
 pub mod attention;
+pub mod column_squares;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
@@ -66,6 +67,7 @@ pub static ALL: &[&Kernel] = &[
     &attention::merge::KERNEL,
     &rotate_heads::KERNEL,
     &gated_activation::KERNEL,
+    &column_squares::KERNEL,
     &adjust_logits::KERNEL,
     &argmax::KERNEL,
     &top_k::KERNEL,

@@ -1,6 +1,7 @@
 //! Every kernel against its CPU twin, in every way in which it may be linked; and mutants of it, which must fail.
 
 mod attention;
+mod column_squares;
 mod embedding;
 mod gated_activation;
 mod linear;
@@ -72,6 +73,7 @@ pub(super) fn twins() -> Vec<Twin> {
     twins.push(twin("attention_merge", attention::check_merge));
     twins.push(twin("attention_deterministic", attention::check_deterministic));
     twins.push(twin("gated_activation", gated_activation::check));
+    twins.push(twin("column_squares", column_squares::check));
     twins.push(twin("adjust_logits", sampling::check_adjust_logits));
     twins.push(twin("argmax", sampling::check_argmax));
     twins.push(twin("top_k", sampling::check_top_k));

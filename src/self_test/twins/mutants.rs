@@ -677,6 +677,8 @@ pub(super) const ALL: &[Mutant] = &[
         "part_starts[merge.first_part + reduce.lane]",
     ),
     mutant("attention_deterministic", "attention_tile", "steps_from_the_window", " & ~(KEYS - 1u)", ""),
+    mutant("column_squares", "column_squares", "not_squared", "value * value", "abs(value)"),
+    mutant("column_squares", "column_squares", "what_was_there_lost", "+= sum;", "= sum;"),
     mutant("gated_activation", "gated_activation", "gate_alone", "silu(gate) * up", "silu(gate)"),
     mutant("gated_activation", "gated_activation", "gelu_cubic_term", "0.044715", "0.044"),
     mutant(

@@ -1,0 +1,104 @@
+//! `raglan quantize`: a checkpoint as a smaller one.
+
+use super::global::Global;
+use super::load::{Model, open_gpu};
+use super::output::{bytes, note, print_json, print_line};
+use super::progress::{Bar, LoadingBar};
+use super::{Result, refused};
+use raglan::models::QuantizeTo;
+use raglan::models::quantize::{FolderOptions, write_folder};
+use raglan::{Error, Importance, Loading, Stepper};
+use std::path::PathBuf;
+
+/// Tokens that activations are watched over, where there are as many.
+const WATCHED_TOKENS: usize = 4096;
+/// Tokens that see each other.
+const WINDOW: usize = 512;
+
+/// Write a model's weights as integers in groups, with the scale and zero point of the least error for each.
+///
+/// The folder is in the layout of compressed-tensors (pack-quantized), which this program, transformers and vLLM read. Memory
+/// stays bounded whatever the model's size.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// A folder, a .gguf file, a name of the hub or a short one, or tiny
+    #[arg(value_name = "M")]
+    model: String,
+
+    /// The folder to write, which must not be there yet
+    #[arg(value_name = "OUT")]
+    out: PathBuf,
+
+    /// q8 (int8-g128-sym), q4 (int4-g32-zero), or int8 or int4 with -g32 or -g128 and -sym or -zero
+    #[arg(long, value_name = "TO", default_value_t = QuantizeTo::Q8)]
+    to: QuantizeTo,
+
+    /// A file of UTF-8 text like what the model will read: errors count as much as what they are multiplied by there
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+
+    /// Modules that stay as they are: whole names or their ends, as down_proj
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "lm_head,embed_tokens")]
+    keep: Vec<String>,
+
+    /// One JSON object: path, to, group, quantized (matrices), bytes, notes
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(global: &Global, args: Args) -> Result {
+    if args.out.exists() {
+        return refused(format!("{} is there already; name another folder", args.out.display()));
+    }
+    if global.quantize.is_some() {
+        return refused("--quantize is for loading; --to says what is written");
+    }
+    let model = Model::open(Some(&args.model), args.json)?;
+    let importance = match &args.calibration {
+        Some(text) => Some(watch(global, &model, text, args.json)?),
+        None => None,
+    };
+    let keep: Vec<String> =
+        args.keep.iter().map(|name| if name == "embed" { "embed_tokens" } else { name }.to_owned()).collect();
+    let importance = |role| importance.as_ref().and_then(|importance| importance.of(role));
+    let options = FolderOptions { to: args.to, keep: &keep, importance: &importance, shard_bytes: None };
+    let bar = Bar::count("quantising", args.json);
+    let written = write_folder(&model.checkpoint, &args.out, &options, &mut |done, total| bar.set(done, total))?;
+    drop(bar);
+    if args.json {
+        return print_json(&serde_json::json!({
+            "path": args.out,
+            "to": args.to.to_string(),
+            "group": written.group,
+            "quantized": written.quantized,
+            "bytes": written.bytes,
+            "notes": written.notes,
+        }));
+    }
+    written.notes.iter().for_each(note);
+    print_line(format_args!(
+        "{}: {} matrices in {} in groups of {}, {} of weights, which were {}",
+        args.out.display(),
+        written.quantized,
+        args.to,
+        written.group,
+        bytes(written.bytes),
+        bytes(model.checkpoint.weight_bytes()),
+    ))
+}
+
+/// Runs a text through the model and gathers what its matrices are multiplied by.
+fn watch(global: &Global, model: &Model, text: &PathBuf, quiet: bool) -> Result<Importance> {
+    let read = std::fs::read_to_string(text).map_err(|source| Error::Io { path: text.clone(), source })?;
+    let tokens = model.text(", so it reads no text")?.encode(&read, false)?;
+    let tokens = &tokens[..tokens.len().min(WATCHED_TOKENS)];
+    let mut options = global.engine_options(1);
+    options.max_context = Some(WINDOW);
+    let gpu = open_gpu(global)?;
+    let bar = LoadingBar::new(quiet);
+    let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
+    let mut engine = Stepper::new(&gpu, &model.checkpoint, &options, &mut uploaded)?;
+    drop(bar);
+    let bar = Bar::count("watching activations", quiet);
+    engine.importance(tokens, WINDOW, &mut |done, total| bar.set(done as u64, total as u64))
+}
