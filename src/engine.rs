@@ -31,7 +31,7 @@ use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
 use crate::segments::{Policy, SlotGroups};
 use crate::sequence::Sequence;
-use crate::weights::Weights;
+use crate::weights::{Rewrite, Weights};
 use raglan_models::{Checkpoint, ModelSpec};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
@@ -104,7 +104,8 @@ impl Stepper {
         let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let planner = Planner::new(attention, offer.class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let mut weights = Weights::upload(gpu, checkpoint, progress)?;
+        let rewrite = Rewrite { quantize: options.quantize, ..Rewrite::NONE };
+        let mut weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         // Dynamic scaling follows the longest context that the cache is made for.
         let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
         let mut found = Vec::new();
@@ -127,7 +128,7 @@ impl Stepper {
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum, ..Policy::default() });
         memory.set_slots(&kv_cache.slots, slots.longest().min(max_positions), kv_cache.bytes());
-        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), offer.class);
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, memory.weight_bytes), offer.class);
         let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, offer.class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);

@@ -3,6 +3,7 @@
 
 mod batched;
 mod data;
+mod decoded;
 mod dispatches;
 mod golden;
 mod long;
@@ -125,6 +126,7 @@ impl Adapters {
 /// Every test, in the order in which a kernel's failure explains a model's.
 pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
+    tests.extend(decoded::tests());
     tests.extend(dispatches::tests());
     tests.extend(sweep::tests());
     tests.extend(golden::tests());

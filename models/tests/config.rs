@@ -157,7 +157,7 @@ fn what_is_not_built_is_refused_by_name_with_what_is() {
     let layered = json!({"full_attention": {"rope_type": "default"}});
     refuse("qwen2", &[("rope_parameters", layered)], &["rope_parameters.full_attention"]);
     for (key, value) in [
-        ("quantization_config", json!({"quant_method": "gptq"})),
+        ("quantization_config", json!({"quant_method": "fp8"})),
         ("num_local_experts", json!(8)),
         ("attn_logit_softcapping", json!(50.0)),
         ("final_logit_softcapping", json!(30.0)),

@@ -80,6 +80,7 @@ impl Model {
     /// # Errors
     /// If there is no adapter, it has no room, or refuses a kernel.
     pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
         let bar = LoadingBar::new(quiet);
         let engine = Engine::new(&gpu, self.checkpoint.clone(), options, |loading| bar.set(loading))?;
@@ -99,6 +100,7 @@ impl Model {
         start: Instant,
         quiet: bool,
     ) -> Result<Stepper> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
         let bar = LoadingBar::new(quiet);
         let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
@@ -119,6 +121,13 @@ impl Model {
                 number(memory.longest_context),
                 number(reached)
             );
+        }
+    }
+
+    /// What its files ask for and do not get, and what that costs.
+    fn tell_notes(&self) {
+        for text in self.checkpoint.notes() {
+            log::warn!("{}: {text}", self.checkpoint.path().display());
         }
     }
 

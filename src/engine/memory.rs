@@ -12,7 +12,7 @@ use crate::ops::{ABSENT_BYTES, Types};
 use crate::plan::{AttentionShape, CHUNK, Capacity, Numerics, split_bytes};
 use crate::sampler::Sampler;
 use crate::segments::QUANTUM;
-use crate::weights::GpuWeights;
+use crate::weights::{GpuWeights, Rewrite};
 use raglan_models::{Checkpoint, ModelSpec};
 use raglan_shaders::AdapterLimits;
 
@@ -181,7 +181,7 @@ pub(super) fn arrange(
     let mut attention = attention_shape(spec, &kv_types)?;
     let kv_shape = kv_shape(spec, &attention, &kv_types);
     let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
-    let weights = GpuWeights::stored(checkpoint);
+    let weights = GpuWeights::of(checkpoint, &Rewrite { quantize: options.quantize, ..Rewrite::NONE });
     let room = CacheRoom {
         shape: &kv_shape,
         windows: &windows,

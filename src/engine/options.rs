@@ -7,7 +7,7 @@ use crate::ops::{Dtype, Types};
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
-use raglan_models::{Checkpoint, ModelSpec, RopeOverride};
+use raglan_models::{Checkpoint, ModelSpec, QuantizeTo, RopeOverride};
 use raglan_shaders::{AdapterLimits, KvType};
 use std::path::PathBuf;
 
@@ -32,6 +32,8 @@ pub struct EngineOptions {
     pub kv_types: Option<KvTypes>,
     /// A text by which the mean of quantised keys is found; `None` takes random tokens.
     pub kv_calibration: Option<Vec<u32>>,
+    /// What the weights are quantised to as they are loaded, embedding and `lm_head` apart.
+    pub quantize: Option<QuantizeTo>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
     pub deterministic: bool,
     /// A few rows meet weights that are stored in blocks in 8 bits, rounded 16 or 32 values at a time.
@@ -68,6 +70,7 @@ impl Default for EngineOptions {
             rope_scaling: None,
             kv_types: None,
             kv_calibration: None,
+            quantize: None,
             deterministic: false,
             int8_activations: false,
             max_step_ms: None,

@@ -30,7 +30,7 @@ macro_rules! golden {
 }
 
 /// Each folder was made by transformers with the versions and the seed that its `golden.json` names.
-const GOLDENS: [(&str, EmbeddedFiles); 10] = [
+const GOLDENS: [(&str, EmbeddedFiles); 13] = [
     golden!("llama"),
     golden!("llama_tied_bias"),
     golden!("llama_odd"),
@@ -41,6 +41,9 @@ const GOLDENS: [(&str, EmbeddedFiles); 10] = [
     golden!("qwen2_swa"),
     golden!("qwen3"),
     golden!("smollm3"),
+    golden!("awq"),
+    golden!("gptq"),
+    golden!("compressed_int8"),
 ];
 
 /// A checkpoint and what transformers made of it.
@@ -74,7 +77,8 @@ impl Golden {
         let json: serde_json::Value = serde_json::from_slice(files[2].1).map_err(|error| error.to_string())?;
         let ids = |key: &str| serde_json::from_value(json[key].clone()).map_err(|error| format!("{key}: {error}"));
         let (prompt, generated) = (ids("prompt")?, ids("generated")?);
-        let tensor = |key: &str| safetensor(files[3].1, key).ok_or_else(|| format!("golden.safetensors: no {key}"));
+        let tensor =
+            |key: &str| safetensor(files[3].1, key).map(floats).ok_or_else(|| format!("golden.safetensors: no {key}"));
         let (logits, logits_generated) = (tensor("logits")?, tensor("logits_generated")?);
         Ok(Golden { checkpoint, prompt, generated, logits, logits_generated })
     }
@@ -263,11 +267,11 @@ fn tiny(adapters: &Adapters, class: Option<AdapterClass>) -> Result<String, Stri
     Ok(format!("{} answers equal", items.len()))
 }
 
-/// A tensor of f32 in a safetensors file.
-fn safetensor(file: &[u8], name: &str) -> Option<Vec<f32>> {
+/// The bytes of a tensor in a safetensors file.
+pub(super) fn safetensor<'a>(file: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (length, rest) = file.split_first_chunk::<8>()?;
     let (header, data) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
     let header: serde_json::Value = serde_json::from_slice(header).ok()?;
     let offset = |index: usize| header[name]["data_offsets"][index].as_u64();
-    data.get(offset(0)? as usize..offset(1)? as usize).map(floats)
+    data.get(offset(0)? as usize..offset(1)? as usize)
 }

@@ -12,7 +12,7 @@ use crate::ops::{Dtype, Kernels, Ops, Types};
 use crate::plan::Planner;
 use crate::sampler::Sampler;
 use crate::segments::{Move, Segment};
-use crate::weights::Weights;
+use crate::weights::{Rewrite, Weights};
 
 /// Slots of the arenas.
 const SLOTS: usize = 512;
@@ -51,7 +51,7 @@ fn moved_is_not(adapters: &Adapters, golden: &str) -> Result<Result<String, Stri
     let groups = attention.groups.len();
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 1, max_adjustments: 1 };
     let kernels = Kernels::new(gpu, types, Planner::new(attention, AdapterClass::Hardware, gpu.limits(), &limits))?;
-    let weights = Weights::upload(gpu, checkpoint, &mut |_, _| ())?;
+    let weights = Weights::upload(gpu, checkpoint, &Rewrite::NONE, &mut |_, _| ())?;
     let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, SLOTS)?;
     let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
     let kv = KvCache::allocate(gpu, &shape, &vec![SLOTS; groups], SLOTS)?;

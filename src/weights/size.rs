@@ -1,8 +1,9 @@
 //! Bytes of a checkpoint's weights on an adapter, before any is uploaded.
 
+use super::rewrite::{Rewrite, Source};
 use super::weight_format;
-use raglan_models::{Checkpoint, LayerRole, Role};
-use raglan_shaders::{BLOCK, WeightFormat, round_up};
+use raglan_models::{Checkpoint, Format, LayerRole, Role};
+use raglan_shaders::{BLOCK, round_up};
 
 /// How a checkpoint's matrices lie on an adapter.
 #[derive(Debug, Clone, Copy)]
@@ -16,17 +17,20 @@ pub struct GpuWeights {
 }
 
 impl GpuWeights {
-    /// What [`Weights::upload`](super::Weights::upload) makes of a checkpoint whose tensors are kept in the formats that `format`
-    /// says; the checkpoint's own is `weight_format(tensor.format)`.
-    pub fn of(checkpoint: &Checkpoint, format: &dyn Fn(Role) -> Option<WeightFormat>) -> GpuWeights {
+    /// What [`Weights::upload`](super::Weights::upload) makes of a checkpoint.
+    pub fn of(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>) -> GpuWeights {
         use LayerRole::*;
         let spec = checkpoint.spec();
         let (mut bytes, mut buffers, mut gates_in_turn) = (0, 0, true);
+        let format = |role: Role| -> Format {
+            // No error comes of a checkpoint that is open.
+            let tensor = checkpoint.tensor(role).ok().flatten().expect("the spec's matrices are in the checkpoint");
+            Source::new(tensor, role, rewrite).format
+        };
         let vector = |role: Role| (4 * round_up(spec.shape(role)[0], BLOCK)) as u64;
         let matrix = |role: Role| -> u64 {
-            let format = format(role).expect("the spec's matrices are in the checkpoint");
             let [rows, cols] = spec.shape(role)[..] else { panic!("{role:?} is a matrix") };
-            (round_up(rows, BLOCK) * format.gpu_row_bytes(cols)) as u64
+            (round_up(rows, BLOCK) * weight_format(format(role)).gpu_row_bytes(cols)) as u64
         };
         // One bias stands for all projections of a product.
         let product = |parts: &[(Role, Option<Role>)]| -> u64 {
@@ -56,16 +60,4 @@ impl GpuWeights {
         }
         GpuWeights { bytes: bytes + vector(Role::FinalNorm), buffers, gates_in_turn }
     }
-
-    /// The same in the checkpoint's own formats.
-    pub fn stored(checkpoint: &Checkpoint) -> GpuWeights {
-        GpuWeights::of(checkpoint, &|role| stored_format(checkpoint, role))
-    }
-}
-
-/// How a checkpoint's tensor is kept on an adapter as it is.
-fn stored_format(checkpoint: &Checkpoint, role: Role) -> Option<WeightFormat> {
-    // No error comes of a checkpoint that is open.
-    let tensor = checkpoint.tensor(role).ok().flatten()?;
-    Some(weight_format(tensor.format))
 }

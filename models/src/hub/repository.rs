@@ -13,12 +13,13 @@ use super::name::{HubName, is_plain};
 use crate::error::Error;
 
 /// Beside `config.json` and the weights; none of them must be there.
-const SMALL_FILES: [&str; 5] = [
+const SMALL_FILES: [&str; 6] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "quantize_config.json",
 ];
 
 /// Says from which commit the files of a folder are, so that a download that is taken up again does not mix two.
