@@ -33,6 +33,7 @@ use crate::segments::{Policy, SlotGroups};
 use crate::sequence::Sequence;
 use crate::weights::{Rewrite, Weights};
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::rotation;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 
@@ -104,7 +105,11 @@ impl Stepper {
         let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let planner = Planner::new(attention, offer.class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let rewrite = Rewrite { quantize: options.quantize, ..Rewrite::NONE };
+        let turned = |layer: usize| {
+            let kv = kv_types.of_layer(layer);
+            Some(rotation(spec.head_dim)).filter(|columns| kv_types.rotate && kv.rotates_values() && *columns > 1)
+        };
+        let rewrite = Rewrite { quantize: options.quantize, rotation: &turned };
         let mut weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         // Dynamic scaling follows the longest context that the cache is made for.
         let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
@@ -115,7 +120,7 @@ impl Stepper {
             let of = (&types, &kv_types);
             (weights, found) = centring::find(gpu, spec, weights, of, options, longest.min(max_positions))?;
         }
-        centring::warn(spec, &kv_types, &found);
+        centring::warn(spec, (&types, &kv_types), &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;

@@ -6,6 +6,7 @@ mod data;
 mod decoded;
 mod dispatches;
 mod golden;
+mod kv_types;
 mod long;
 mod memory;
 mod moved;
@@ -130,6 +131,7 @@ pub fn all() -> Vec<SelfTest> {
     tests.extend(dispatches::tests());
     tests.extend(sweep::tests());
     tests.extend(golden::tests());
+    tests.extend(kv_types::tests());
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
     tests.extend(memory::tests());

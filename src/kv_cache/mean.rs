@@ -11,15 +11,13 @@
 //! Source: Zhang et al. 2024, "SageAttention", arXiv:2410.02367, section 4.2, where the mean is that of each prompt.
 
 use raglan_shaders::KvType;
-use raglan_shaders::kv_rows::{Side, rotate};
+use raglan_shaders::kv_rows::Side;
 
 /// The RoPE of a layer.
 #[derive(Debug, Clone)]
 pub struct Turn {
     /// `[rotary_dim / 2]`; empty in a layer without.
     pub inv_freq: Vec<f64>,
-    /// Multiplies what turns.
-    pub factor: f64,
 }
 
 /// How well a type holds the keys or the values of a head.
@@ -46,7 +44,7 @@ impl Fidelity {
 }
 
 /// The mean of e^{ipf} over the positions 0..`positions`: (cos, sin).
-pub fn average_turn(freq: f64, positions: usize) -> (f64, f64) {
+fn average_turn(freq: f64, positions: usize) -> (f64, f64) {
     let (half, count) = ((freq / 2.0).sin(), positions as f64);
     if positions == 0 || half.abs() < 1e-12 {
         return (1.0, 0.0);
@@ -68,13 +66,25 @@ impl Turn {
         }
     }
 
-    /// Keys as they were before their RoPE, but for its factor: `[tokens, head_dim]`, at positions from 0.
+    /// Keys as they were before their RoPE, but for a factor of it: `[tokens, head_dim]`, at positions from 0.
     pub fn unturned(&self, keys: &[f64], head_dim: usize) -> Vec<f64> {
         let mut keys = keys.to_vec();
         for (position, columns) in keys.chunks_exact_mut(head_dim).enumerate() {
             self.turn(columns, |freq| {
                 let (sin, cos) = (position as f64 * freq).sin_cos();
                 (cos, -sin)
+            });
+        }
+        keys
+    }
+
+    /// [`Turn::unturned`] keys at other positions, a row each: `[rows, head_dim]`.
+    pub fn turned(&self, unturned: &[f64], head_dim: usize, position: impl Fn(usize) -> usize) -> Vec<f64> {
+        let mut keys = unturned.to_vec();
+        for (row, columns) in keys.chunks_exact_mut(head_dim).enumerate() {
+            self.turn(columns, |freq| {
+                let (sin, cos) = (position(row) as f64 * freq).sin_cos();
+                (cos, sin)
             });
         }
         keys
@@ -89,7 +99,7 @@ impl Turn {
 }
 
 /// The mean row; the first, which may be an attention sink and like no other, is left out where there are others.
-pub fn mean(rows: &[f64], cols: usize) -> Vec<f64> {
+fn mean(rows: &[f64], cols: usize) -> Vec<f64> {
     let rows = if rows.len() > cols { &rows[cols..] } else { rows };
     let mut mean = vec![0.0; cols];
     for row in rows.chunks_exact(cols) {
@@ -108,7 +118,7 @@ pub fn fidelity(kv: KvType, side: Side, rows: &[f64], mean: &[f64], rotation: us
     for row in rows.chunks_exact(head_dim) {
         let mut left: Vec<f64> = row.iter().zip(mean).map(|(value, mean)| value - mean).collect();
         if kv.rotates(side) && rotation > 1 {
-            rotate(&mut left, rotation);
+            rotate_fast(&mut left, rotation);
         }
         let (bytes, scale) = kv.encode(side, &left, stride);
         let met = kv.decode(side, &bytes, scale, head_dim).values;
@@ -128,6 +138,21 @@ pub fn fidelity(kv: KvType, side: Side, rows: &[f64], mean: &[f64], rotation: us
     }
 }
 
+/// [`raglan_shaders::kv_rows::rotate`] in as many rounds as `rotation` has bits.
+fn rotate_fast(columns: &mut [f64], rotation: usize) {
+    for block in columns.chunks_exact_mut(rotation) {
+        let mut bit = 1;
+        while bit < rotation {
+            for pair in block.chunks_exact_mut(2 * bit) {
+                let (low, high) = pair.split_at_mut(bit);
+                low.iter_mut().zip(high).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
+            }
+            bit *= 2;
+        }
+        block.iter_mut().for_each(|value| *value /= (rotation as f64).sqrt());
+    }
+}
+
 /// How far rows differ from their mean, root mean square over all but the first.
 pub fn spread(rows: &[f64], cols: usize) -> f64 {
     let mean = mean(rows, cols);
@@ -142,22 +167,14 @@ mod tests {
     use super::*;
 
     fn turn() -> Turn {
-        Turn { inv_freq: vec![1.0, 0.1, 0.0], factor: 1.5 }
+        Turn { inv_freq: vec![1.0, 0.1, 0.0] }
     }
 
     /// Keys at positions from 0 whose mean before RoPE is `mean`.
     fn keys(turn: &Turn, mean: &[f64], tokens: usize) -> Vec<f64> {
-        let mut keys = Vec::new();
-        for position in 0..tokens {
-            let noise = |col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 0.5;
-            let mut row: Vec<f64> = mean.iter().enumerate().map(|(col, mean)| mean + noise(col)).collect();
-            turn.turn(&mut row, |freq| {
-                let (sin, cos) = (position as f64 * freq).sin_cos();
-                (cos, sin)
-            });
-            keys.extend(row);
-        }
-        keys
+        let noise = |position: usize, col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 0.5;
+        let row = |position| mean.iter().enumerate().map(move |(col, mean)| mean + noise(position, col));
+        turn.turned(&(0..tokens).flat_map(row).collect::<Vec<_>>(), mean.len(), |position| position)
     }
 
     #[test]
@@ -177,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn the_fast_rotation_is_the_twin() {
+        let row: Vec<f64> = (0..96).map(|i| ((i * 37) % 23) as f64 - 11.0).collect();
+        for rotation in [1, 2, 16, 32] {
+            let (mut fast, mut slow) = (row.clone(), row.clone());
+            rotate_fast(&mut fast, rotation);
+            raglan_shaders::kv_rows::rotate(&mut slow, rotation);
+            assert!(fast.iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-12), "{rotation}");
+        }
+    }
+
+    #[test]
     fn slow_channels_lose_the_mean_that_they_show_and_fast_ones_nothing() {
         let (turn, bias) = (turn(), [40.0, 30.0, -20.0, 10.0, 5.0, 60.0, 7.0]);
         let unturned = turn.unturned(&keys(&turn, &bias, 23 * 40 + 1), 7);
@@ -191,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_bias_costs_what_centring_brings_back() {
-        let turn = Turn { inv_freq: Vec::new(), factor: 1.0 };
+        let turn = Turn { inv_freq: Vec::new() };
         let bias: Vec<f64> = (0..32).map(|col| if col % 5 == 0 { 50.0 } else { 0.0 }).collect();
         let keys = keys(&turn, &bias, 200);
         let spread = spread(&keys, 32);
