@@ -116,6 +116,19 @@ impl Model {
         Ok(stepper)
     }
 
+    /// Says how long contexts may be, and where that is more than the model reaches.
+    fn tell_context(&self, memory: &Memory, options: &EngineOptions) {
+        log::info!("{}", longest(memory));
+        let reached = options.spec(&self.checkpoint).max_position_embeddings;
+        if memory.longest_context > reached {
+            log::warn!(
+                "contexts of up to {} tokens pass the {} that the model reaches; --rope-scaling yarn=F stretches that",
+                number(memory.longest_context),
+                number(reached)
+            );
+        }
+    }
+
     /// The options, with a text by which what is quantised may be calibrated.
     ///
     /// # Errors
@@ -135,19 +148,6 @@ impl Model {
     fn tell_notes(&self) {
         for text in self.checkpoint.notes() {
             log::warn!("{}: {text}", self.checkpoint.path().display());
-        }
-    }
-
-    /// Says how long contexts may be, and where that is more than the model reaches.
-    fn tell_context(&self, memory: &Memory, options: &EngineOptions) {
-        log::info!("{}", longest(memory));
-        let reached = options.spec(&self.checkpoint).max_position_embeddings;
-        if memory.longest_context > reached {
-            log::warn!(
-                "contexts of up to {} tokens pass the {} that the model reaches; --rope-scaling yarn=F stretches that",
-                number(memory.longest_context),
-                number(reached)
-            );
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::rewrite::{Rewrite, Source};
 use super::weight_format;
-use raglan_models::{Checkpoint, LayerRole, Role};
-use raglan_shaders::{BLOCK, WeightFormat, round_up};
+use raglan_models::{Checkpoint, Format, LayerRole, Role};
+use raglan_shaders::{BLOCK, round_up};
 
 /// How a checkpoint's matrices lie on an adapter.
 #[derive(Debug, Clone, Copy)]
@@ -17,17 +17,20 @@ pub struct GpuWeights {
 }
 
 impl GpuWeights {
-    /// What [`Weights::upload`](super::Weights::upload) makes of a checkpoint whose tensors are changed as `rewrite` says.
+    /// What [`Weights::upload`](super::Weights::upload) makes of a checkpoint.
     pub fn of(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>) -> GpuWeights {
         use LayerRole::*;
         let spec = checkpoint.spec();
-        let format = |role| kept_format(checkpoint, rewrite, role);
         let (mut bytes, mut buffers, mut gates_in_turn) = (0, 0, true);
+        let format = |role: Role| -> Format {
+            // No error comes of a checkpoint that is open.
+            let tensor = checkpoint.tensor(role).ok().flatten().expect("the spec's matrices are in the checkpoint");
+            Source::new(tensor, role, rewrite).format
+        };
         let vector = |role: Role| (4 * round_up(spec.shape(role)[0], BLOCK)) as u64;
         let matrix = |role: Role| -> u64 {
-            let format = format(role).expect("the spec's matrices are in the checkpoint");
             let [rows, cols] = spec.shape(role)[..] else { panic!("{role:?} is a matrix") };
-            (round_up(rows, BLOCK) * format.gpu_row_bytes(cols)) as u64
+            (round_up(rows, BLOCK) * weight_format(format(role)).gpu_row_bytes(cols)) as u64
         };
         // One bias stands for all projections of a product.
         let product = |parts: &[(Role, Option<Role>)]| -> u64 {
@@ -57,11 +60,4 @@ impl GpuWeights {
         }
         GpuWeights { bytes: bytes + vector(Role::FinalNorm), buffers, gates_in_turn }
     }
-}
-
-/// How a checkpoint's tensor is kept on an adapter.
-fn kept_format(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>, role: Role) -> Option<WeightFormat> {
-    // No error comes of a checkpoint that is open.
-    let tensor = checkpoint.tensor(role).ok().flatten()?;
-    Some(weight_format(Source::new(tensor, role, rewrite).format))
 }
