@@ -7,6 +7,7 @@
 mod cost;
 mod hash;
 mod kernel;
+mod kv_type;
 mod layout;
 mod link;
 mod parts;
@@ -37,6 +38,7 @@ pub mod top_k;
 pub use cost::DispatchCost;
 pub use hash::kernel_hash;
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
+pub use kv_type::{KvType, rotation};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::{link, module};
 pub use parts::{Part, PartKind};

@@ -4,6 +4,7 @@ use super::size;
 use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
+use raglan::models::QuantizeTo;
 use raglan::models::hub::Cache;
 use raglan::schedules::Mode;
 use raglan::tune::Inputs;
@@ -21,6 +22,10 @@ pub(super) struct Global {
     /// What activations and the KV cache are kept in; auto is f16 where the adapter computes with it
     #[arg(long, global = true, value_enum, default_value_t = Dtype::Auto, help_heading = HEADING)]
     pub(super) dtype: Dtype,
+
+    /// Quantise weights as they are loaded: q8, q4, int8-g32, int4-g128-sym …; embedding and lm_head stay as they are
+    #[arg(long, global = true, value_name = "TO", help_heading = HEADING)]
+    pub(super) quantize: Option<QuantizeTo>,
 
     /// Tokens that the KV cache holds [default: what the model was trained for, or what fits]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = HEADING)]
@@ -153,6 +158,7 @@ impl Global {
             max_sequences,
             dtype: self.dtype.into(),
             kv_dtype: None,
+            quantize: self.quantize,
             pipeline: self.pipeline.into(),
             deterministic: self.deterministic,
             max_step_ms: self.max_step_ms,

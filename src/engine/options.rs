@@ -6,7 +6,7 @@ use crate::ops::Dtype;
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
-use raglan_models::ModelSpec;
+use raglan_models::{ModelSpec, QuantizeTo};
 use std::path::PathBuf;
 
 /// What an engine is started with.
@@ -26,6 +26,8 @@ pub struct EngineOptions {
     pub dtype: Dtype,
     /// The type of keys and values, where it is another.
     pub kv_dtype: Option<Dtype>,
+    /// What the weights are quantised to as they are loaded, embedding and `lm_head` apart.
+    pub quantize: Option<QuantizeTo>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
     pub deterministic: bool,
     /// A few rows meet weights that are stored in blocks in 8 bits, rounded 16 or 32 values at a time.
@@ -60,6 +62,7 @@ impl Default for EngineOptions {
             pipeline: 2,
             dtype: Dtype::default(),
             kv_dtype: None,
+            quantize: None,
             deterministic: false,
             int8_activations: false,
             max_step_ms: None,
