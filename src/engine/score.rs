@@ -53,10 +53,15 @@ impl Stepper {
     /// # Errors
     /// If the adapter has no room.
     pub fn scorer(&mut self, chunk: usize) -> Result<Scorer<'_>, Error> {
-        let row_bytes = 4 * self.decoder.logits(0).stride;
-        let chunk = self.longest_step(chunk).min(MOST_STEP_BYTES / row_bytes).max(1);
-        let ring = self.gpu.ring_like(&self.ring, 2, (chunk * row_bytes) as u64)?;
+        let chunk = self.scoring_chunk(chunk);
+        let ring = self.gpu.ring_like(&self.ring, 2, (4 * chunk * self.decoder.logits(0).stride) as u64)?;
         Ok(Scorer { engine: self, ring, chunk })
+    }
+
+    /// What of `chunk` tokens a scorer reads in a step: no more than rows of logits that a step may have and bring back.
+    pub fn scoring_chunk(&self, chunk: usize) -> usize {
+        let row_bytes = 4 * self.decoder.logits(0).stride;
+        self.longest_step(chunk).min(MOST_STEP_BYTES / row_bytes).max(1)
     }
 
     /// What steps of up to `chunk` tokens of one sequence dispatch first, compiled together rather than one after another.
@@ -64,7 +69,7 @@ impl Stepper {
     /// # Errors
     /// The first refusal by naga or the driver.
     pub fn compile_scoring(&self, chunk: usize, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
-        let size = self.longest_step(chunk);
+        let size = self.scoring_chunk(chunk);
         let mut variants: Vec<Variant> = Vec::new();
         for variant in self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.slots.len())) {
             if !variants.contains(&variant) {
@@ -159,11 +164,6 @@ impl Stepper {
 }
 
 impl Scorer<'_> {
-    /// Tokens of a step at most.
-    pub fn chunk(&self) -> usize {
-        self.chunk
-    }
-
     /// Runs `tokens` as one sequence from nothing and gives each step's first place and its logits to `each`, the next
     /// step under way.
     ///

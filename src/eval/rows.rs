@@ -59,6 +59,11 @@ impl Reference {
         self.log_sum.is_finite()
     }
 
+    /// The reference's row against itself.
+    pub(super) fn itself(&self) -> Compared {
+        Compared { kl: 0.0, agrees: true, nll: self.nll }
+    }
+
     /// Holds a format's row against the reference's, `own`, from which `self` was made.
     ///
     /// # Panics

@@ -72,6 +72,17 @@ impl Stepper {
         }
     }
 
+    /// Forgets all of it but its first `tokens`.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub fn shorten(&mut self, held: &mut Held, tokens: usize) {
+        assert!(tokens <= held.tokens.len(), "{tokens} of {} tokens", held.tokens.len());
+        // What begins like it begins at whole quanta.
+        self.slots.truncate(&held.tables, tokens / self.quantum() * self.quantum());
+        held.tokens.truncate(tokens);
+    }
+
     /// Gives its slots back.
     pub fn let_go(&mut self, held: Held) {
         self.slots.free(held.tables);
