@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[command(subcommand)]
     what: Option<What>,
     #[command(flatten)]
-    compare: compare::Args,
+    compare: compare::CompareArgs,
 }
 
 #[derive(Debug, Subcommand)]

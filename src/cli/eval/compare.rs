@@ -24,7 +24,7 @@ Shares are of 1, divergences and losses in nats; clear rows are those whose marg
 STATS and makes the exit code 1.";
 
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct CompareArgs {
     #[command(flatten)]
     common: CommonArgs,
 
@@ -45,7 +45,7 @@ pub(super) struct Args {
     temp_dir: Option<PathBuf>,
 }
 
-pub(super) fn run(global: &Global, args: &Args) -> Result {
+pub(super) fn run(global: &Global, args: &CompareArgs) -> Result {
     let (common, start) = (&args.common, Instant::now());
     let (formats, files) = (common.formats()?, common.read()?);
     let model = Model::open(common.model.model.as_deref(), common.json)?;
@@ -109,7 +109,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
 }
 
 /// Tokens of a window: what was asked for, where the model was trained for that or the user insists.
-fn window(args: &Args, global: &Global, positions: usize) -> Result<usize> {
+fn window(args: &CompareArgs, global: &Global, positions: usize) -> Result<usize> {
     let Some(window) = args.window else { return Ok(positions.min(1024)) };
     let window = window as usize;
     if window > positions && global.max_context.is_none_or(|most| (most as usize) < window) {
