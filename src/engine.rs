@@ -1,6 +1,7 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod centring;
 mod limits;
 mod meter;
 mod options;
@@ -13,7 +14,7 @@ use limits::{CacheRoom, step_limits};
 use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
-use options::{model_cost, scheduler_options};
+use options::{kv_types, model_cost, scheduler_options};
 pub use score::{Held, Logits, Scorer};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
@@ -22,7 +23,7 @@ use crate::cost::{AdapterClass, StepCost};
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvTypes};
 use crate::ops::{Kernels, Ops, Types};
 use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
@@ -41,6 +42,7 @@ pub struct Stepper {
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
+    kv_types: KvTypes,
     sampler: Sampler,
     scheduler: Scheduler,
     slots: SlotGroups,
@@ -93,15 +95,15 @@ impl Stepper {
             return Err(Error::Request { message: message.to_owned() });
         }
         let spec = checkpoint.spec();
-        let types =
-            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
-        let mut attention = attention_shape(spec, &types)?;
+        let types = Types::of(gpu, options.dtype);
+        let kv_types = kv_types(gpu, &types, options, spec.layers.len())?;
+        let mut attention = attention_shape(spec, &kv_types)?;
         let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
         if options.deterministic {
             attention.numerics = Numerics::Deterministic { longest_context: max_positions };
         }
-        let kv_shape = kv_shape(spec, &attention);
-        let windows = attention.windows.clone();
+        let kv_shape = kv_shape(spec, &attention, &kv_types);
+        let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
         let limits = step_limits(gpu, spec, &attention, options)?;
         let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let class = options.class.unwrap_or(own_class);
@@ -116,14 +118,31 @@ impl Stepper {
             quantum: if options.deterministic { CHUNK } else { QUANTUM },
         };
         let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        let mut found = Vec::new();
+        let mut weights = weights;
+        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+            // A deterministic run computes the same whatever the size of its cache.
+            let longest =
+                slots.iter().zip(&windows).filter(|(_, window)| window.is_none()).map(|(slots, _)| *slots).min();
+            let positions =
+                if options.deterministic { spec.max_position_embeddings } else { longest.unwrap_or(max_positions) };
+            let of = (&types, &kv_types);
+            (weights, found) = centring::find(gpu, spec, weights, of, options, positions.min(max_positions))?;
+        }
+        centring::warn(spec, &kv_types, &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        for (layer, found) in found.iter().enumerate() {
+            if let Some(found) = found {
+                kv_cache.set_mean(gpu, layer, &found.mean)?;
+            }
+        }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
         let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
-        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
         let capacity = kernels.planner.capacity();
@@ -140,6 +159,7 @@ impl Stepper {
             decoder,
             scheduler,
             kv_cache,
+            kv_types,
             sampler,
             slots,
             max_positions,
@@ -164,7 +184,8 @@ impl Stepper {
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let planner = &self.kernels.planner;
-        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let attention =
+            planner.attention_choices().map(|(kv, choice)| self.kernels.types.attention_variant(choice, kv));
         let mut variants: Vec<_> = attention.collect();
         let steps = planner.table().rows().into_iter().flat_map(|size| {
             self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))

@@ -68,6 +68,8 @@ pub struct LayerWeights {
     pub qk_norm: Option<(Buffer, Buffer)>,
     /// `[hidden_size, num_attention_heads * head_dim]`
     pub o: Matrix,
+    /// Whether `o` takes rotated heads: what attention gives over rotated values.
+    pub o_rotated: bool,
     /// `[hidden_size]`
     pub post_attention_norm: Buffer,
     /// gate and up in turn, or gate over up where their formats differ.
@@ -122,6 +124,7 @@ impl Loader<'_> {
             qkv: self.matrix("qkv", &[with_bias(Q, QBias), with_bias(K, KBias), with_bias(V, VBias)], false)?,
             qk_norm,
             o: self.matrix("o", &[with_bias(O, OBias)], false)?,
+            o_rotated: false,
             post_attention_norm: self.vector(role(PostAttentionNorm))?,
             gate_up: self.matrix("gate_up", &[with_bias(Gate, GateBias), with_bias(Up, UpBias)], true)?,
             down: self.matrix("down", &[with_bias(Down, DownBias)], false)?,

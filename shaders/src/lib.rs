@@ -22,6 +22,7 @@ pub mod attention;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
+pub mod kv_rows;
 pub mod linear;
 pub mod matmul;
 pub mod matmul_coop;
@@ -32,6 +33,7 @@ pub mod move_rows;
 pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod rotate_heads;
 pub mod split_sum;
 pub mod top_k;
 
@@ -62,6 +64,7 @@ pub static ALL: &[&Kernel] = &[
     &attention::tile::KERNEL,
     &attention::coop::KERNEL,
     &attention::merge::KERNEL,
+    &rotate_heads::KERNEL,
     &gated_activation::KERNEL,
     &adjust_logits::KERNEL,
     &argmax::KERNEL,

@@ -29,6 +29,9 @@ gpu_struct! {
         pub norm: u32,
         /// Added to the mean square.
         pub eps: f32,
+        /// Columns that are rotated together, by [`crate::rotation`], where the type of keys and values wants it; 0 or 1:
+        /// none.
+        pub rotation: u32,
     }
 }
 
@@ -36,6 +39,9 @@ gpu_struct! {
 pub const LOW_POSITIONS: usize = 1024;
 
 /// Shape: `[tokens, heads of all three kinds, head_dim]`. Workgroups: tokens × heads.
+///
+/// A head of 128 columns that is quantised takes four columns of each of 32 lanes, two reductions at most, and where it is rotated
+/// seven rounds of two sums a lane in workgroup memory: next to nothing beside the products of its token.
 pub static KERNEL: Kernel = Kernel {
     name: "rope_append",
     source: include_str!("rope_append.wgsl"),
@@ -49,6 +55,8 @@ pub static KERNEL: Kernel = Kernel {
         Access::ReadWrite,
         Access::ReadWrite,
         Access::ReadWrite,
+        Access::ReadWrite,
+        Access::Read,
     ],
     immediates: RopeAppendParams::LAYOUT,
     structs: &[],

@@ -61,7 +61,7 @@ pub struct Row {
     /// The longest of the depths.
     pub depth: usize,
     /// `f16` or `f32`.
-    pub kv_type: &'static str,
+    pub kv_type: String,
     /// Seconds of each repetition.
     pub samples_s: Vec<f64>,
     /// Of all sequences, median.

@@ -7,10 +7,10 @@ use super::output::{Failure, bytes, number, print_json, print_line};
 use raglan::decoder::{attention_shape, kv_shape};
 use raglan::engine::longest_context;
 use raglan::gpu::Gpu;
-use raglan::kv_cache::KvShape;
+use raglan::kv_cache::{KvShape, KvTypes};
 use raglan::models::{ModelSpec, RopeScaling};
 use raglan::ops::Types;
-use raglan::shaders::Part;
+use raglan::shaders::KvType;
 use serde::Serialize;
 
 /// Tell what a model is, how it is stored, and what it needs to run.
@@ -49,7 +49,7 @@ struct Report {
     /// Tokens of the vocabulary; `None` without a tokenizer.
     tokenizer: Option<usize>,
     chat_template: bool,
-    kv_dtype: &'static str,
+    kv_type: String,
     kv_bytes_per_1k_tokens: u64,
     adapter: Option<AdapterReport>,
     /// Why there is no adapter to speak of.
@@ -80,21 +80,21 @@ struct AdapterReport {
 pub(super) fn run(global: &Global, args: Args) -> Result {
     let model = Model::open(args.model.as_deref(), args.json)?;
     let gpu = open_gpu(global);
-    let report = Report::new(&model, gpu, global.dtype)?;
+    let report = Report::new(&model, gpu, global)?;
     if args.json { print_json(&report) } else { report.print() }
 }
 
 impl Report {
-    fn new(model: &Model, gpu: Result<Gpu>, dtype: Dtype) -> Result<Report> {
+    fn new(model: &Model, gpu: Result<Gpu>, global: &Global) -> Result<Report> {
         let (checkpoint, spec) = (&model.checkpoint, model.checkpoint.spec());
-        let without_gpu =
-            |act, kv| Types { act, kv, reduce: Part::ReduceShared, team: Part::TeamShared, coop: Part::Coop16 };
-        let types = match &gpu {
-            Ok(gpu) => Types::of(gpu, dtype.into()),
-            Err(_) if dtype == Dtype::F32 => without_gpu(Part::ActF32, Part::KvF32),
-            Err(_) => without_gpu(Part::ActF16, Part::KvF16),
-        };
-        let kv = kv_shape(spec, &attention_shape(spec, &types)?);
+        let kv_types = global.kv_type.clone().unwrap_or_else(|| {
+            KvTypes::from(match &gpu {
+                Ok(gpu) => Types::of(gpu, global.dtype.into()).kv,
+                Err(_) if global.dtype == Dtype::F32 => KvType::F32,
+                Err(_) => KvType::F16,
+            })
+        });
+        let kv = kv_shape(spec, &attention_shape(spec, &kv_types)?, &kv_types);
         let formats = checkpoint.formats().into_iter().map(|used| FormatReport {
             format: used.format.name(),
             tensors: used.tensors,
@@ -125,7 +125,7 @@ impl Report {
             formats: formats.collect(),
             tokenizer: model.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size()),
             chat_template: model.template()?.is_some(),
-            kv_dtype: if types.kv_bytes() == 2 { "f16" } else { "f32" },
+            kv_type: kv_types.to_string(),
             kv_bytes_per_1k_tokens: 1024 * kv.slot_bytes(),
             adapter,
             no_adapter,
@@ -172,7 +172,7 @@ impl Report {
             let size = bytes(used.bytes);
             line("", format!("{:<5} {size} in {} tensors", used.format, used.tensors))?;
         }
-        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_dtype))?;
+        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_type))?;
         match &self.adapter {
             Some(adapter) => adapter.print(),
             None => line("adapter", format!("none: {}", self.no_adapter.as_deref().unwrap_or_default())),

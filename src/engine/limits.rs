@@ -130,7 +130,7 @@ impl CacheRoom<'_> {
 /// The most slots that fit beside the weights in every KV group: within a binding an arena, within the adapter's memory in
 /// all.
 pub fn longest_context(gpu: &Gpu, shape: &KvShape, weight_bytes: u64) -> usize {
-    let windows = vec![None; 1 + shape.layer_groups.iter().max().copied().unwrap_or(0)];
+    let windows = vec![None; shape.group_layers().len()];
     let room = CacheRoom { shape, windows: &windows, max_sequences: 1, max_batch_tokens: 1, quantum: QUANTUM };
     room.longest_context(gpu, weight_bytes, None)
 }

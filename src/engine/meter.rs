@@ -101,12 +101,13 @@ impl Stepper {
     /// If the adapter was lost.
     pub fn fill_cache(&mut self) -> Result<(), Error> {
         let mut random = Random::new(&self.gpu)?;
-        let mut arenas = self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
-        arenas.try_for_each(|arena| random.fill_floats(arena, self.kernels.types.kv_bytes()))
+        let mut arenas =
+            self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v].map(|arena| (arena, layer.kv)));
+        arenas.try_for_each(|(arena, kv)| random.fill_floats(arena, kv.k_bits() / 8))
     }
 
-    /// `f16` or `f32`.
-    pub fn kv_type(&self) -> &'static str {
-        if self.kernels.types.kv_bytes() == 2 { "f16" } else { "f32" }
+    /// What keys and values are kept in, as `--kv-type` spells it.
+    pub fn kv_type(&self) -> String {
+        self.kv_types.to_string()
     }
 }

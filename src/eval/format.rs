@@ -1,7 +1,7 @@
 //! What is judged: a type of weights with a type of keys and values.
 
 use crate::engine::EngineOptions;
-use crate::ops::Dtype;
+use crate::kv_cache::KvTypes;
 use raglan_models::QuantizeTo;
 use raglan_shaders::KvType;
 
@@ -16,7 +16,7 @@ pub struct Format {
     /// As it was asked for: `f16`, `int4:unrotated`, …
     pub kv: String,
     quantize: Option<QuantizeTo>,
-    types: KvType,
+    types: KvTypes,
 }
 
 impl Format {
@@ -36,18 +36,17 @@ impl Format {
     /// What all are held against: a model's own weights with f16 keys and values, f32 where the adapter has no f16.
     pub fn reference(has_f16: bool) -> Format {
         let types = if has_f16 { KvType::F16 } else { KvType::F32 };
-        Format { weights: AS_IS.to_owned(), kv: types.name().to_owned(), quantize: None, types }
+        Format { weights: AS_IS.to_owned(), kv: types.name().to_owned(), quantize: None, types: types.into() }
     }
 
     /// Whether it is computed as `other`, however they are called.
     pub fn is_same(&self, other: &Format) -> bool {
-        (self.quantize, self.types) == (other.quantize, other.types)
+        self.quantize == other.quantize && self.types == other.types
     }
 
     /// The options of an engine that runs it.
     pub(super) fn options(&self, base: &EngineOptions) -> EngineOptions {
-        let kv_dtype = Some(if self.types == KvType::F32 { Dtype::F32 } else { Dtype::F16 });
-        EngineOptions { kv_dtype, quantize: self.quantize, ..base.clone() }
+        EngineOptions { kv_types: Some(self.types.clone()), quantize: self.quantize, ..base.clone() }
     }
 }
 

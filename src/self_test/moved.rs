@@ -45,9 +45,10 @@ fn moved_is_not(adapters: &Adapters, golden: &str) -> Result<Result<String, Stri
     };
     let (gpu, checkpoint) = (&adapters.plain, &golden.checkpoint);
     let (spec, types) = (checkpoint.spec(), Types::of(gpu, Dtype::default()));
-    let attention = attention_shape(spec, &types)?;
-    let shape = kv_shape(spec, &attention);
-    let groups = attention.windows.len();
+    let kv_types = types.kv.into();
+    let attention = attention_shape(spec, &kv_types)?;
+    let shape = kv_shape(spec, &attention, &kv_types);
+    let groups = attention.groups.len();
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 1, max_adjustments: 1 };
     let kernels = Kernels::new(gpu, types, Planner::new(attention, AdapterClass::Hardware, gpu.limits(), &limits))?;
     let weights = Weights::upload(gpu, checkpoint, &mut |_, _| ())?;

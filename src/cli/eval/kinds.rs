@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 /// What is compared where nothing is asked for.
-pub(super) const DEFAULT_KV: &str = "f16,f32";
+pub(super) const DEFAULT_KV: &str = "f16,int8,k8v4,int4,int4:unrotated";
 
 /// Names by commas.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,10 +3,11 @@
 use super::run::{Case, attend, out_stride};
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::plan::{AttentionShape, Numerics, Planner};
+use crate::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use crate::segments::Segment;
 use crate::self_test::data::{Random, Stored, is_f16, store};
 use crate::self_test::rig::{Failure, Rig};
+use raglan_shaders::KvType;
 use raglan_shaders::attention::tile;
 use std::ops::Range;
 
@@ -84,9 +85,11 @@ fn run(rig: &Rig<'_>, window: usize, rows: &Rows, parts: &[Part]) -> Result<Vec<
     let shape = AttentionShape {
         num_heads: HEADS,
         num_kv_heads: 1,
-        head_stride: HEAD_DIM,
-        element_bytes: if is_f16(rig.kv) { 2 } else { 4 },
-        windows: vec![(window > 0).then_some(window)],
+        head_dim: HEAD_DIM,
+        groups: vec![KvGroup {
+            window: (window > 0).then_some(window),
+            kv: if is_f16(rig.kv) { KvType::F16 } else { KvType::F32 },
+        }],
         numerics: Numerics::Deterministic { longest_context: TOKENS },
     };
     let limits = StepLimits { max_batch_tokens: 1024, max_sequences: 16, max_adjustments: 1 };

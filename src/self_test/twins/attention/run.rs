@@ -2,13 +2,13 @@
 
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::plan::{AttentionShape, Numerics, Plan, Planner};
+use crate::plan::{AttentionShape, KvGroup, Numerics, Plan, Planner};
 use crate::segments::Segment;
 use crate::self_test::data::{Stored, is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
 use raglan_shaders::attention::{AttentionParams, TwinSequence, coop, head_stride, tile, vector};
-use raglan_shaders::{Kernel, Tolerance, Wanted};
+use raglan_shaders::{Kernel, KvType, Tolerance, Wanted};
 
 /// One sequence of a batch.
 pub(super) struct Context {
@@ -92,9 +92,11 @@ pub(super) fn check_case(rig: &Rig<'_>, kernel: &'static Kernel, case: &Case, in
     let shape = AttentionShape {
         num_heads,
         num_kv_heads,
-        head_stride: stride,
-        element_bytes: if is_f16(rig.kv) { 2 } else { 4 },
-        windows: vec![(window > 0).then_some(window)],
+        head_dim,
+        groups: vec![KvGroup {
+            window: (window > 0).then_some(window),
+            kv: if is_f16(rig.kv) { KvType::F16 } else { KvType::F32 },
+        }],
         numerics: Numerics::Fast,
     };
     let class = if rig.turn.is_multiple_of(2) { AdapterClass::Hardware } else { AdapterClass::Software };
