@@ -84,7 +84,12 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 
 impl CommonArgs {
     /// Every type of weights with every type of keys and values.
-    fn formats(&self) -> Result<Vec<Format>> {
+    fn formats(&self, global: &Global) -> Result<Vec<Format>> {
+        if global.kv_type.is_some() || global.quantize.is_some() {
+            return refused(
+                "eval compares several types: give them by --kv and --weights instead of --kv-type and --quantize",
+            );
+        }
         let pairs = self.weights.0.iter().flat_map(|weights| self.kv.0.iter().map(move |kv| (weights, kv)));
         let format = |(weights, kv): (&String, &String)| Format::new(weights, kv);
         pairs.map(format).collect::<std::result::Result<_, _>>().or_else(refused)

@@ -99,15 +99,20 @@ impl Stepper {
     pub fn losses(&mut self, tokens: &[u32]) -> Result<Vec<f32>, Error> {
         let mut losses = Vec::with_capacity(tokens.len());
         let chunk = self.longest_step(usize::MAX);
-        self.read_alone(tokens, chunk, |engine, rows, mut batch, parity| {
-            // The last token has no next one; its loss is cut off.
-            batch.targets = rows.map(|at| tokens[(at + 1).min(tokens.len() - 1)]).collect();
-            let (submission, outputs) = engine.run(&batch, parity)?;
-            Ok((submission, outputs))
-        }, |engine, _, outputs, bytes| {
-            losses.extend(engine.sampler.losses_of(&outputs, &bytes));
-            Ok(())
-        })?;
+        self.read_alone(
+            tokens,
+            chunk,
+            |engine, rows, mut batch, parity| {
+                // The last token has no next one; its loss is cut off.
+                batch.targets = rows.map(|at| tokens[(at + 1).min(tokens.len() - 1)]).collect();
+                let (submission, outputs) = engine.run(&batch, parity)?;
+                Ok((submission, outputs))
+            },
+            |engine, _, outputs, bytes| {
+                losses.extend(engine.sampler.losses_of(&outputs, &bytes));
+                Ok(())
+            },
+        )?;
         losses.truncate(tokens.len() - 1);
         Ok(losses)
     }

@@ -1,6 +1,7 @@
 //! What is judged: a type of weights with a type of keys and values.
 
 use crate::engine::EngineOptions;
+use crate::gpu::Gpu;
 use crate::kv_cache::KvTypes;
 use raglan_models::QuantizeTo;
 use raglan_shaders::KvType;
@@ -34,9 +35,17 @@ impl Format {
     }
 
     /// What all are held against: a model's own weights with f16 keys and values, f32 where the adapter has no f16.
-    pub fn reference(has_f16: bool) -> Format {
-        let types = if has_f16 { KvType::F16 } else { KvType::F32 };
+    pub fn reference(gpu: &Gpu) -> Format {
+        let types = if gpu.limits().shader_f16 { KvType::F16 } else { KvType::F32 };
         Format { weights: AS_IS.to_owned(), kv: types.name().to_owned(), quantize: None, types: types.into() }
+    }
+
+    /// With what an adapter has in place of f16.
+    pub fn on(&self, gpu: &Gpu) -> Format {
+        match self.types == KvTypes::from(KvType::F16) {
+            true => Format { weights: self.weights.clone(), quantize: self.quantize, ..Format::reference(gpu) },
+            false => self.clone(),
+        }
     }
 
     /// Whether it is computed as `other`, however they are called.

@@ -125,13 +125,13 @@ pub fn run(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     let each: usize = rounds.iter().map(|round| tokens(round)).sum();
     let mut hunt = Hunt { job, hear, read: 0, total: (each * job.formats.len()) as u64 };
     let rows = job.formats.iter().map(|format| {
-        let start = Instant::now();
+        let (format, start) = (format.on(job.gpu), Instant::now());
         let mut found: Vec<(usize, usize, Outcome)> = Vec::new();
-        let error = hunt.all(format, &rounds, &mut found).err().map(|error| told(&error));
+        let error = hunt.all(&format, &rounds, &mut found).err().map(|error| told(&error));
         let cells = lengths.iter().rev().flat_map(|&l| depths.iter().rev().map(move |&d| (l, d)));
         let cells = cells.filter_map(|(length, depth)| Cell::new(length, depth, job.samples, &found));
-        let (weights, kv) = (format.weights.clone(), format.kv.clone());
-        ReportRow { weights, kv, seconds: start.elapsed().as_secs_f64(), error, cells: cells.collect() }
+        let (cells, seconds) = (cells.collect(), start.elapsed().as_secs_f64());
+        ReportRow { weights: format.weights, kv: format.kv, seconds, error, cells }
     });
     let rows = rows.collect();
     lengths.reverse();
@@ -185,7 +185,8 @@ impl Hunt<'_, '_> {
         let chunk = options.max_batch_tokens;
         let mut engine = load((self.job.gpu, self.job.checkpoint), &options, chunk, format, self.hear)?;
         if engine.longest() < longest {
-            let message = format!("a context of {longest} tokens does not fit: the KV cache holds {}", engine.longest());
+            let message =
+                format!("a context of {longest} tokens does not fit: the KV cache holds {}", engine.longest());
             return Err(Error::Request { message });
         }
         let name = format.to_string();

@@ -104,7 +104,9 @@ mod tests {
         // The logits were rounded to f32.
         let rounding = f64::from(f32::EPSILON) * 70.0;
         assert!((met.kl - 0.25 * 2f64.ln()).abs() < rounding, "{met:?}");
-        assert!((reference.nll.unwrap() - 4f64.ln()).abs() < rounding && (met.nll.unwrap() - 2f64.ln()).abs() < rounding);
+        assert!(
+            (reference.nll.unwrap() - 4f64.ln()).abs() < rounding && (met.nll.unwrap() - 2f64.ln()).abs() < rounding
+        );
         assert!((f64::from(reference.margin) - 2f64.ln()).abs() < rounding && !met.agrees);
         assert_eq!(Reference::new(&p, None).nll, None);
     }

@@ -35,8 +35,10 @@ pub struct Job<'a> {
     pub texts: &'a [Text],
     /// In which formats; the reference and the floor come by themselves.
     pub formats: &'a [Format],
-    /// Tokens of a step at most; the floor has steps of another size.
+    /// Tokens of a step at most.
     pub chunk: usize,
+    /// Tokens of a step of the floor's.
+    pub floor_chunk: usize,
     /// How engines are started, formats apart.
     pub engine: &'a EngineOptions,
     /// When to read nothing more.
@@ -142,8 +144,9 @@ pub struct ReportRow {
 /// # Panics
 /// If a text has no window.
 pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
-    let own = Format::reference(job.gpu.limits().shader_f16);
-    let formats: Vec<&Format> = job.formats.iter().filter(|format| !format.is_same(&own)).collect();
+    let own = Format::reference(job.gpu);
+    let formats: Vec<Format> = job.formats.iter().map(|format| format.on(job.gpu)).collect();
+    let formats: Vec<&Format> = formats.iter().filter(|format| !format.is_same(&own)).collect();
     let spec = job.checkpoint.spec();
     let next: Vec<Option<u32>> = job.windows().flat_map(nexts).collect();
     let spool = Spool::new(job.temp_dir, next.len(), spec.vocab_size)?;
@@ -176,7 +179,7 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     let bytes = kv_bytes(&engine);
     rows.push(job.row("reference", &own, (bytes, start), Ok((&references, itself))));
 
-    let (start, floor_chunk) = (Instant::now(), floor_chunk(chunk));
+    let (start, floor_chunk) = (Instant::now(), engine.scoring_chunk(job.floor_chunk));
     let floor = judge(next.len(), against, |sink| run.read("floor", &mut engine, floor_chunk, sink));
     rows.push(job.row("floor", &own, (bytes, start), floor.map(|floor| (&references, floor))));
     drop(engine);
@@ -197,11 +200,6 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     });
     let temp_bytes = (4 * next.len() * spec.vocab_size) as u64;
     Ok(Report { chunk, floor_chunk, temp_bytes, texts: texts.collect(), rows })
-}
-
-/// Steps of another size than `chunk`, whose ends are elsewhere.
-fn floor_chunk(chunk: usize) -> usize {
-    if chunk < 8 { chunk + 1 } else { chunk * 2 / 5 }
 }
 
 /// The token after each of a window's.
@@ -254,7 +252,7 @@ impl Job<'_> {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, on one line.
 pub(super) fn told(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -265,7 +263,7 @@ pub(super) fn told(error: &Error) -> String {
         }
         cause = error.source();
     }
-    text
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Loads and reads, and says how far it is.
@@ -279,8 +277,8 @@ struct Runner<'a, 'h> {
 impl Runner<'_, '_> {
     fn load(&mut self, format: &Format) -> Result<Stepper, Error> {
         self.job.end.check()?;
-        // As many rows of logits as tokens, of the floor too.
-        let rows = self.job.chunk + 1;
+        // As many rows of logits as tokens.
+        let rows = self.job.chunk.max(self.job.floor_chunk);
         let max_batch_tokens = self.job.engine.max_batch_tokens.max(rows);
         let options = EngineOptions { max_sequences: rows, max_batch_tokens, ..format.options(self.job.engine) };
         load((self.job.gpu, self.job.checkpoint), &options, self.job.chunk, format, self.hear)

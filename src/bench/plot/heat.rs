@@ -62,8 +62,7 @@ fn draw(svg: &mut String, map: &Map, left: f64, wide: f64, top: f64) {
     for (row, name) in map.rows.iter().enumerate() {
         let y = top + CELL * row as f64;
         let (text_x, text_y) = (left - 8.0, y + 16.0);
-        let _ =
-            writeln!(svg, "<text x=\"{text_x:.1}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>", escape(name));
+        let _ = writeln!(svg, "<text x=\"{text_x:.1}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>", escape(name));
         for (column, met) in map.cells[row].iter().enumerate() {
             let x = left + cell * column as f64;
             let (fill, words) = match met {
@@ -105,7 +104,9 @@ mod tests {
             cells: vec![vec![Some((1.0, "1".into())), None], vec![Some((0.5, ".5".into())), Some((0.0, "0".into()))]],
         };
         let svg = heat("title", &[map]);
-        for (text, count) in [("a&lt;b", 1), ("<rect", 4), ("#6fbe8c", 1), ("#f0cd78", 1), ("#de7769", 1), ("\"none\"", 1)] {
+        for (text, count) in
+            [("a&lt;b", 1), ("<rect", 4), ("#6fbe8c", 1), ("#f0cd78", 1), ("#de7769", 1), ("\"none\"", 1)]
+        {
             assert_eq!(svg.matches(text).count(), count, "{text}: {svg}");
         }
         assert_eq!((colour(-1.0), colour(7.0)), (colour(0.0), colour(1.0)));

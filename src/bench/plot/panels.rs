@@ -187,7 +187,8 @@ fn draw_bars(svg: &mut String, chart: &BarChart, Place { left, right, top }: Pla
     }
     for (index, bar) in chart.bars.iter().enumerate() {
         let y = top + BAR * index as f64;
-        let colour = names.iter().position(|name| *name == bar.name).map_or(INK, |index| COLOURS[index % COLOURS.len()]);
+        let colour =
+            names.iter().position(|name| *name == bar.name).map_or(INK, |index| COLOURS[index % COLOURS.len()]);
         // The least has a bar too.
         let reached = if shown(bar.value) { x(bar.value).max(left + 2.0) } else { left };
         let _ = writeln!(

@@ -13,6 +13,9 @@ use std::time::Instant;
 /// Tokens of a step: few enough that their logits pass memory, many enough that nobody waits for single rows.
 const CHUNK: u16 = 256;
 
+/// Rows of a step that is computed by the kernels of few rows, which sum in another order.
+const FLOOR_CHUNK: u16 = 8;
+
 /// What `--json` prints.
 pub(super) const SCHEMA: &str = "\
 With --json: {model, adapter, version, window, chunk, floor_chunk, temp_bytes, seconds,
@@ -36,9 +39,13 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     windows: u32,
 
-    /// Tokens of a step at most; the floor takes two fifths of it
+    /// Tokens of a step at most
     #[arg(long, value_name = "N", default_value_t = CHUNK, value_parser = clap::value_parser!(u16).range(1..=2048))]
     chunk: u16,
+
+    /// Tokens of a step of the floor's: so few by default that other kernels run
+    #[arg(long, value_name = "N", default_value_t = FLOOR_CHUNK, value_parser = clap::value_parser!(u16).range(1..=2048))]
+    floor_chunk: u16,
 
     /// Where the reference's logits go meanwhile, 4 bytes each [default: the system's folder for such]
     #[arg(long, value_name = "DIR")]
@@ -47,7 +54,13 @@ pub(super) struct CompareArgs {
 
 pub(super) fn run(global: &Global, args: &CompareArgs) -> Result {
     let (common, start) = (&args.common, Instant::now());
-    let (formats, files) = (common.formats()?, common.read()?);
+    if args.chunk == args.floor_chunk {
+        return refused(format!(
+            "the floor in steps of {} is the reference again: give another --floor-chunk",
+            args.chunk
+        ));
+    }
+    let (formats, files) = (common.formats(global)?, common.read()?);
     let model = Model::open(common.model.model.as_deref(), common.json)?;
     let window = window(args, global, model.checkpoint.spec().max_position_embeddings)?;
     let tokenizer = model.text(", so it reads no text")?;
@@ -74,6 +87,7 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> Result {
         texts: &texts,
         formats: &formats,
         chunk: args.chunk.into(),
+        floor_chunk: args.floor_chunk.into(),
         engine: &engine,
         end: End { deadline: common.deadline(), stop: &stop },
         temp_dir: &temp_dir,

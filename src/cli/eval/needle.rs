@@ -53,7 +53,7 @@ pub(super) struct Args {
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
     let (common, start) = (&args.common, Instant::now());
-    let (formats, files) = (common.formats()?, common.read()?);
+    let (formats, files) = (common.formats(global)?, common.read()?);
     if let Some(depth) = args.depths.0.iter().find(|&&depth| depth > 100) {
         return refused(format!("--depths {depth}: wanted 0 to 100, in percent"));
     }

@@ -46,7 +46,9 @@ pub(super) fn divergence(model: &str, report: &Report) -> String {
         &title,
         &[
             panel("KL divergence by place", "mean KL, nats", |bucket| bucket.kl_mean),
-            panel("Disagreement by place", "share whose largest logit is another", |bucket| 1.0 - bucket.top1_agreement),
+            panel("Disagreement by place", "share whose largest logit is another", |bucket| {
+                1.0 - bucket.top1_agreement
+            }),
         ],
         &[
             chart("Mean KL divergence", "nats", |stats| (stats.kl_mean, small(stats.kl_mean))),

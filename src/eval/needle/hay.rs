@@ -11,8 +11,18 @@ pub const CANDIDATES: usize = 8;
 const ANSWER: usize = 4;
 
 const PLACES: [&str; 12] = [
-    "lighthouse", "harbour", "windmill", "library", "bakery", "observatory", "orchard", "museum", "bridge", "theatre",
-    "railway station", "monastery",
+    "lighthouse",
+    "harbour",
+    "windmill",
+    "library",
+    "bakery",
+    "observatory",
+    "orchard",
+    "museum",
+    "bridge",
+    "theatre",
+    "railway station",
+    "monastery",
 ];
 
 /// One fact in one context.
@@ -63,7 +73,8 @@ impl Hay<'_> {
         let begin = job.tokenizer.encode("", true)?;
         let longest = job.lengths.iter().max().copied().unwrap_or(0);
         if job.filler.len() < longest {
-            let message = format!("a context of {longest} tokens needs as many of text; there are {}", job.filler.len());
+            let message =
+                format!("a context of {longest} tokens needs as many of text; there are {}", job.filler.len());
             return Err(Error::Request { message });
         }
         Ok(Hay { job, begin })
@@ -85,7 +96,8 @@ impl Hay<'_> {
         let answer = candidates.iter().map(Vec::len).max().unwrap_or(0) + ANSWER;
         let around = self.begin.len() + fact.len() + question.len() + answer;
         let Some(text) = length.checked_sub(around).filter(|&text| text > 0) else {
-            let message = format!("a context of {length} tokens has no room for a fact and its question: {around} tokens");
+            let message =
+                format!("a context of {length} tokens has no room for a fact and its question: {around} tokens");
             return Err(Error::Request { message });
         };
         let start = of_text.below(self.job.filler.len() - length + 1);
