@@ -31,8 +31,9 @@ use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
 use crate::segments::{Policy, QUANTUM, SlotGroups};
 use crate::sequence::Sequence;
-use crate::weights::Weights;
+use crate::weights::{Rewrite, Weights, gpu_bytes};
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::rotation;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 
@@ -109,7 +110,13 @@ impl Stepper {
         let class = options.class.unwrap_or(own_class);
         let planner = Planner::new(attention, class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let weights = Weights::upload(gpu, checkpoint, progress)?;
+        let turned = |layer: usize| {
+            let kv = kv_types.of_layer(layer);
+            Some(rotation(spec.head_dim)).filter(|columns| kv_types.rotate && kv.rotates_values() && *columns > 1)
+        };
+        let rewrite = Rewrite { quantize: options.quantize, rotation: &turned };
+        let weight_bytes = gpu_bytes(checkpoint, &rewrite);
+        let weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         let room = CacheRoom {
             shape: &kv_shape,
             windows: &windows,
@@ -117,7 +124,7 @@ impl Stepper {
             max_batch_tokens: limits.max_batch_tokens,
             quantum: if options.deterministic { CHUNK } else { QUANTUM },
         };
-        let slots = room.choose(gpu, spec, checkpoint.weight_bytes(), options)?;
+        let slots = room.choose(gpu, spec, weight_bytes, options)?;
         let mut found = Vec::new();
         let mut weights = weights;
         if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
@@ -129,7 +136,7 @@ impl Stepper {
             let of = (&types, &kv_types);
             (weights, found) = centring::find(gpu, spec, weights, of, options, positions.min(max_positions))?;
         }
-        centring::warn(spec, &kv_types, &found);
+        centring::warn(spec, (&types, &kv_types), &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
@@ -141,7 +148,7 @@ impl Stepper {
         }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
         let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
-        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, checkpoint.weight_bytes()), class);
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, weight_bytes), class);
         let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
         let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);

@@ -33,7 +33,8 @@ pub struct KvLayer {
     pub k: Buffer,
     /// Values, likewise.
     pub v: Buffer,
-    /// Scales and minima: `[num_kv_heads, slots]` of one word or two; nobody reads those of floats.
+    /// Scales and minima: `[num_kv_heads, slots]` of one word or two; of floats something that nobody reads, but one a layer,
+    /// since what two layers both may write they do one after the other.
     pub scales: Buffer,
     /// What quantised keys lose before they are rounded: `[num_kv_heads, head_stride]` in f32.
     pub k_mean: Buffer,
@@ -262,7 +263,7 @@ impl KvLayer {
         self.rotation > 1 && self.kv.rotates_values()
     }
 
-    /// Arenas of `slots` slots. `unread` is bound where the type has no scales and no mean.
+    /// Arenas of `slots` slots. `unread` is bound where the type has no mean.
     ///
     /// # Errors
     /// If the adapter has no room.
@@ -275,15 +276,44 @@ impl KvLayer {
     ) -> Result<KvLayer, Error> {
         let [k, v, scales] = shape.row_bytes(kv).map(|bytes| (shape.num_kv_heads * bytes) as u64 * slots as u64);
         let rotates = shape.rotate && (kv.rotates_keys() || kv.rotates_values());
-        let or_unread = |label, bytes| if kv.is_quantised() { gpu.buffer(label, bytes) } else { Ok(unread.clone()) };
         Ok(KvLayer {
             group,
             kv,
             k: gpu.buffer("k arena", k)?,
             v: gpu.buffer("v arena", v)?,
-            scales: or_unread("scale arena", scales)?,
-            k_mean: or_unread("k mean", (4 * shape.num_kv_heads * shape.head_stride(kv)) as u64)?,
+            scales: gpu.buffer("scale arena", scales.max(UNREAD_BYTES))?,
+            k_mean: match kv.is_quantised() {
+                true => gpu.buffer("k mean", (4 * shape.num_kv_heads * shape.head_stride(kv)) as u64)?,
+                false => unread.clone(),
+            },
             rotation: if rotates { rotation(shape.head_dim) } else { 0 },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_takes_what_its_layers_types_do() {
+        let layers = [(0, KvType::F16), (1, KvType::Int4), (1, KvType::Int4), (2, KvType::K8V4)];
+        let layers = layers.map(|(group, kv)| LayerShape { group, kv }).into();
+        let shape = KvShape { layers, num_kv_heads: 8, head_dim: 128, rotate: true };
+        assert_eq!(shape.slot_bytes(), 8 * (512 + 2 * 136 + 200));
+        assert_eq!(shape.bytes(&[100, 10, 1]), 8 * (100 * 512 + 10 * 2 * 136 + 200));
+        assert_eq!(shape.arena_slot_bytes(), 8 * 256);
+        assert_eq!(shape.group_layers(), [1, 2, 1]);
+        assert_eq!(shape.types(), [(KvType::F16, 1), (KvType::K8V4, 1), (KvType::Int4, 2)]);
+        assert!(shape.is_quantised());
+    }
+
+    #[test]
+    fn llama_2_13b_takes_what_the_design_says() {
+        let slot = |kv| {
+            let layers = vec![LayerShape { group: 0, kv }; 40];
+            KvShape { layers, num_kv_heads: 40, head_dim: 128, rotate: true }.slot_bytes()
+        };
+        assert_eq!([KvType::F16, KvType::Int8, KvType::Int4].map(slot), [819_200, 416_000, 217_600]);
     }
 }

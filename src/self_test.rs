@@ -3,8 +3,10 @@
 
 mod batched;
 mod data;
+mod decoded;
 mod dispatches;
 mod golden;
+mod kv_types;
 mod memory;
 mod moved;
 mod ragged;
@@ -124,9 +126,11 @@ impl Adapters {
 /// Every test, in the order in which a kernel's failure explains a model's.
 pub fn all() -> Vec<SelfTest> {
     let mut tests = twins::tests();
+    tests.extend(decoded::tests());
     tests.extend(dispatches::tests());
     tests.extend(sweep::tests());
     tests.extend(golden::tests());
+    tests.extend(kv_types::tests());
     tests.extend(ragged::tests());
     tests.extend(batched::tests());
     tests.extend(memory::tests());

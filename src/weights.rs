@@ -1,14 +1,19 @@
-//! Checkpoint tensors → GPU buffers, in the format in which they are stored.
+//! Checkpoint tensors → GPU buffers, in the format in which they are stored, or quantised on the way.
 
 mod random;
+mod rewrite;
+mod stacked;
 
 pub use random::{FLOATS, Random};
+pub use rewrite::{Rewrite, rotate};
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Uploader};
-use raglan_models::{Checkpoint, Format, LayerRole, ModelSpec, Role, Tensor};
+use raglan_models::{Checkpoint, Format, LayerRole, ModelSpec, Role};
 use raglan_shaders::{BLOCK, WeightFormat, round_up};
+use rewrite::Source;
 use smallvec::SmallVec;
+use stacked::{Refused, Stacked};
 use std::ops::Range;
 
 /// The longest row that goes through the upload ring.
@@ -68,7 +73,7 @@ pub struct LayerWeights {
     pub qk_norm: Option<(Buffer, Buffer)>,
     /// `[hidden_size, num_attention_heads * head_dim]`
     pub o: Matrix,
-    /// Whether `o` takes rotated heads: what attention gives over rotated values.
+    /// Whether `o` takes attention's output as rotated values give it.
     pub o_rotated: bool,
     /// `[hidden_size]`
     pub post_attention_norm: Buffer,
@@ -79,14 +84,20 @@ pub struct LayerWeights {
 }
 
 impl Weights {
-    /// Uploads a checkpoint. `progress` hears the bytes done and those in all.
+    /// Uploads a checkpoint, its tensors changed as `rewrite` says. `progress` hears the bytes done and those in all.
     ///
     /// # Errors
     /// If a tensor holds NaN or infinities, or the adapter has no room.
-    pub fn upload(gpu: &Gpu, checkpoint: &Checkpoint, progress: &mut dyn FnMut(u64, u64)) -> Result<Weights, Error> {
-        let total = checkpoint.weight_bytes();
+    pub fn upload(
+        gpu: &Gpu,
+        checkpoint: &Checkpoint,
+        rewrite: &Rewrite<'_>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Weights, Error> {
+        let total = gpu_bytes(checkpoint, rewrite);
         let random = if checkpoint.is_synthetic() { Some(Random::new(gpu)?) } else { None };
-        let mut loader = Loader { gpu, checkpoint, random, uploader: gpu.uploader()?, progress, done: 0, total };
+        let mut loader =
+            Loader { gpu, checkpoint, rewrite, random, uploader: gpu.uploader()?, progress, done: 0, total };
         let spec = checkpoint.spec();
         let embedding = loader.matrix("embedding", &[(Role::Embedding, None)], false)?;
         let layers = (0..spec.layers.len()).map(|layer| loader.layer(spec, layer)).collect::<Result<_, Error>>()?;
@@ -102,6 +113,7 @@ impl Weights {
 struct Loader<'a> {
     gpu: &'a Gpu,
     checkpoint: &'a Checkpoint,
+    rewrite: &'a Rewrite<'a>,
     /// Makes the matrices of a synthetic checkpoint.
     random: Option<Random>,
     uploader: Uploader,
@@ -110,7 +122,7 @@ struct Loader<'a> {
     total: u64,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
     fn layer(&mut self, spec: &ModelSpec, layer: usize) -> Result<LayerWeights, Error> {
         use LayerRole::*;
         let role = |role| Role::Layer(layer, role);
@@ -124,7 +136,7 @@ impl Loader<'_> {
             qkv: self.matrix("qkv", &[with_bias(Q, QBias), with_bias(K, KBias), with_bias(V, VBias)], false)?,
             qk_norm,
             o: self.matrix("o", &[with_bias(O, OBias)], false)?,
-            o_rotated: false,
+            o_rotated: self.source(role(O))?.is_rotated(),
             post_attention_norm: self.vector(role(PostAttentionNorm))?,
             gate_up: self.matrix("gate_up", &[with_bias(Gate, GateBias), with_bias(Up, UpBias)], true)?,
             down: self.matrix("down", &[with_bias(Down, DownBias)], false)?,
@@ -150,28 +162,25 @@ impl Loader<'_> {
 
     /// Stacks projections, each with the role of its bias; two of one format go in turn where `in_turn` asks for it.
     fn matrix(&mut self, label: &str, parts: &[(Role, Option<Role>)], in_turn: bool) -> Result<Matrix, Error> {
-        let mut tensors: SmallVec<[Tensor<'_>; 3]> = SmallVec::new();
+        let mut sources: SmallVec<[Source<'_>; 3]> = SmallVec::new();
         let mut starts = SmallVec::new();
         let mut bias = Vec::new();
         let mut has_bias = false;
         let mut rows = 0;
         for &(role, bias_role) in parts {
-            let tensor = self
-                .checkpoint
-                .tensor(role)?
-                .unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
+            let source = self.source(role)?;
             self.checkpoint.check_finite(role)?;
             starts.push(rows);
-            rows += round_up(tensor.rows, BLOCK);
+            rows += round_up(source.tensor.rows, BLOCK);
             if let Some(values) = bias_role.map(|role| self.checkpoint.vector(role)).transpose()?.flatten() {
                 has_bias = true;
                 bias.extend(values);
             }
             bias.resize(rows, 0.0);
-            tensors.push(tensor);
+            sources.push(source);
         }
-        let (inner, interleaved) = (tensors[0].cols, in_turn && tensors[0].format == tensors[1].format);
-        let stacked = Stacked { tensors, starts, rows, interleaved };
+        let (inner, interleaved) = (sources[0].tensor.cols, in_turn && sources[0].format == sources[1].format);
+        let stacked = Stacked { sources, starts, rows, interleaved };
         let pieces = stacked.pieces(self.gpu.limits().max_binding_bytes);
         let pieces = pieces.into_iter().map(|rows| self.piece(label, &stacked, rows)).collect::<Result<_, Error>>()?;
         if interleaved {
@@ -181,28 +190,42 @@ impl Loader<'_> {
         Ok(Matrix { pieces, rows, inner, starts: stacked.starts, interleaved, bias })
     }
 
+    /// A matrix of the checkpoint, and what becomes of it.
+    fn source(&self, role: Role) -> Result<Source<'a>, Error> {
+        let tensor = self.checkpoint.tensor(role)?;
+        let tensor = tensor.unwrap_or_else(|| panic!("{role:?} was found when the checkpoint opened"));
+        Ok(Source::new(tensor, role, self.rewrite))
+    }
+
     fn piece(&mut self, label: &str, stacked: &Stacked<'_>, rows: Range<usize>) -> Result<Piece, Error> {
-        let (tensor, _) = stacked.place(rows.start);
-        let format = weight_format(tensor.format);
-        let row_bytes = format.gpu_row_bytes(tensor.cols);
+        let source = stacked.source(rows.start);
+        let (format, cols) = (weight_format(source.format), source.tensor.cols);
+        let row_bytes = format.gpu_row_bytes(cols);
         if row_bytes > MAX_ROW_BYTES {
-            return Err(Error::RowTooLong { name: tensor.name.to_owned(), met: row_bytes, limit: MAX_ROW_BYTES });
+            return Err(Error::RowTooLong {
+                name: source.tensor.name.to_owned(),
+                met: row_bytes,
+                limit: MAX_ROW_BYTES,
+            });
         }
         let bytes = (rows.len() * row_bytes) as u64;
         let buffer = self.gpu.buffer(label, bytes)?;
         if let Some(random) = &mut self.random {
             // Rows of padding too: nothing reads what they give.
-            random.fill(&buffer, format, tensor.cols, rows.len())?;
+            random.fill(&buffer, format, cols, rows.len())?;
             return Ok(self.uploaded(buffer, format, rows));
         }
+        let mut refused: Option<Refused> = None;
         self.uploader.upload(&buffer, 0, bytes, row_bytes as u64, |start, part| {
-            for (index, out) in part.chunks_exact_mut(row_bytes).enumerate() {
-                match stacked.place(rows.start + start as usize / row_bytes + index) {
-                    (tensor, row) if row < tensor.rows => format.regroup(tensor.row(row), out),
-                    _ => out.fill(0),
-                }
+            if refused.is_none() {
+                refused = stacked.fill(rows.start + start as usize / row_bytes, row_bytes, part).err();
             }
         })?;
+        if let Some((index, refused)) = refused {
+            let (path, name) = (self.checkpoint.path().to_owned(), stacked.sources[index].tensor.name.to_owned());
+            let (index, met) = (refused.index, refused.met);
+            return Err(raglan_models::Error::NotFinite { path, name, index, met }.into());
+        }
         Ok(self.uploaded(buffer, format, rows))
     }
 
@@ -213,50 +236,26 @@ impl Loader<'_> {
     }
 }
 
-/// Tensors whose rows make a matrix.
-struct Stacked<'a> {
-    tensors: SmallVec<[Tensor<'a>; 3]>,
-    /// Where each begins, with its padding.
-    starts: SmallVec<[usize; 3]>,
-    rows: usize,
-    /// Rows of the two are in turn.
-    interleaved: bool,
+/// Bytes of a checkpoint's tensors on an adapter, padding and all.
+pub fn gpu_bytes(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>) -> u64 {
+    let bytes = |role: Role| match (checkpoint.spec().shape(role)[..].len(), checkpoint.tensor(role)) {
+        (2, Ok(Some(tensor))) => {
+            let source = Source::new(tensor, role, rewrite);
+            (round_up(tensor.rows, BLOCK) * weight_format(source.format).gpu_row_bytes(tensor.cols)) as u64
+        }
+        (1, Ok(Some(tensor))) => 4 * round_up(tensor.cols, BLOCK) as u64,
+        _ => 0,
+    };
+    checkpoint.spec().roles().map(bytes).sum()
 }
 
-impl<'a> Stacked<'a> {
-    /// The tensor of a row, and the row of that; past the tensor's last it is padding.
-    fn place(&self, row: usize) -> (&Tensor<'a>, usize) {
-        if self.interleaved {
-            return (&self.tensors[row % 2], row / 2);
-        }
-        let index = self.starts.partition_point(|&start| start <= row) - 1;
-        (&self.tensors[index], row - self.starts[index])
-    }
-
-    /// Rows of one format each, as many as a binding takes.
-    fn pieces(&self, max_binding_bytes: u64) -> Vec<Range<usize>> {
-        let mut pieces: Vec<Range<usize>> = Vec::new();
-        let ends = self.starts[1..].iter().copied().chain([self.rows]);
-        for ((index, tensor), end) in self.tensors.iter().enumerate().zip(ends) {
-            let row_bytes = weight_format(tensor.format).gpu_row_bytes(tensor.cols) as u64;
-            let most = ((max_binding_bytes / row_bytes) as usize / BLOCK * BLOCK).max(BLOCK);
-            let mut first = self.starts[index];
-            let mut room = match pieces.last() {
-                Some(piece) if self.tensors[index - 1].format == tensor.format => most - piece.len(),
-                _ => 0,
-            };
-            while first < end {
-                if room == 0 {
-                    pieces.push(first..first);
-                    room = most;
-                }
-                let taken = room.min(end - first);
-                (first, room) = (first + taken, room - taken);
-                pieces.last_mut().expect("a piece was opened").end = first;
-            }
-        }
-        pieces
-    }
+/// Matrices of a checkpoint that `rewrite` would quantise though they are quantised already: what they lost they lose again.
+pub fn lossy_twice(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>) -> usize {
+    let twice = |role: &Role| match checkpoint.tensor(*role) {
+        Ok(Some(tensor)) => Source::new(tensor, *role, rewrite).loses_twice(),
+        _ => false,
+    };
+    checkpoint.spec().roles().filter(twice).count()
 }
 
 /// The kernels' name of a checkpoint's format.
@@ -273,43 +272,9 @@ pub fn weight_format(format: Format) -> WeightFormat {
         Format::Q4K => WeightFormat::Q4K,
         Format::Q5K => WeightFormat::Q5K,
         Format::Q6K => WeightFormat::Q6K,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use raglan_models::RowOrder;
-
-    fn tensor(format: Format, rows: usize) -> Tensor<'static> {
-        Tensor { name: "t", format, rows, cols: 64, bytes: &[], row_order: RowOrder::Plain }
-    }
-
-    #[test]
-    fn stacked_tensors_share_a_piece_until_the_format_or_the_binding_ends() {
-        let pieces = |tensors: &[Tensor<'static>], binding| {
-            let mut starts = SmallVec::new();
-            let mut rows = 0;
-            for tensor in tensors {
-                starts.push(rows);
-                rows += round_up(tensor.rows, BLOCK);
-            }
-            let stacked = Stacked { tensors: tensors.into(), starts, rows, interleaved: false };
-            stacked.pieces(binding)
-        };
-        let q4 = tensor(Format::Q4_0, 33);
-        let f16 = tensor(Format::F16, 64);
-        assert_eq!(pieces(&[q4, q4, f16], 1 << 20), [0..128, 128..192]);
-        // A row of 64 f16 takes 128 bytes: 32 rows to a binding of 4 KiB.
-        assert_eq!(pieces(&[f16], 4096), [0..32, 32..64]);
-        assert_eq!(pieces(&[f16, f16], 128 * 96), [0..96, 96..128]);
-    }
-
-    #[test]
-    fn interleaved_rows_come_in_turn() {
-        let tensors = [tensor(Format::F16, 33), Tensor { name: "u", ..tensor(Format::F16, 33) }];
-        let stacked = Stacked { tensors: tensors[..].into(), starts: [0, 64][..].into(), rows: 128, interleaved: true };
-        let places = [0, 1, 64, 65, 127].map(|row| stacked.place(row)).map(|(tensor, row)| (tensor.name, row));
-        assert_eq!(places, [("t", 0), ("u", 0), ("t", 32), ("u", 32), ("u", 63)]);
+        Format::I4G32 => WeightFormat::I4G32,
+        Format::I4G128 => WeightFormat::I4G128,
+        Format::I8G32 => WeightFormat::I8G32,
+        Format::I8G128 => WeightFormat::I8G128,
     }
 }

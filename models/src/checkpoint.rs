@@ -4,7 +4,7 @@
 mod resolve;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +12,10 @@ use crate::config::Config;
 use crate::gguf::{self, Metadata};
 use crate::mapped::Mapped;
 use crate::names::Naming;
+use crate::packed::Schemes;
 use crate::tensors::Tensors;
 use crate::{Error, Format, ModelSpec, Role, RowOrder, Synthetic, Tensor, families, safetensors};
-use resolve::Place;
+use resolve::Places;
 
 /// Files that are part of a program: name and bytes.
 pub type EmbeddedFiles = &'static [(&'static str, &'static [u8])];
@@ -35,7 +36,7 @@ pub struct Checkpoint {
     kind: Kind,
     spec: ModelSpec,
     tensors: Tensors,
-    places: HashMap<Role, Place>,
+    places: Places,
 }
 
 #[derive(Debug)]
@@ -92,13 +93,17 @@ impl Checkpoint {
         let tensors = safetensors::read_mapped(weights)?;
         let config = Config::parse(&path.join("config.json"), file("config.json"), tensors.entries.len())?;
         let spec = families::read(&config)?;
-        Checkpoint::new(path.into(), Kind::Embedded(files), spec, tensors, Naming::HuggingFace)
+        let older = embedded_file(files, OLDER_GPTQ)
+            .map(|bytes| Config::parse(&path.join(OLDER_GPTQ), bytes, 0))
+            .transpose()?;
+        let schemes = Schemes::read(&config, older.as_ref())?;
+        Checkpoint::new(path.into(), Kind::Embedded(files), spec, tensors, Naming::HuggingFace, &schemes)
     }
 
     /// A checkpoint of such shapes that has no weights: [`Checkpoint::is_synthetic`], and its matrices have no bytes.
     pub fn synthetic(synthetic: Synthetic) -> Checkpoint {
         let (path, spec) = (synthetic.full_name().into(), synthetic.spec.clone());
-        let (tensors, places) = (Tensors::default(), HashMap::new());
+        let (tensors, places) = (Tensors::default(), Places::default());
         Checkpoint { path, kind: Kind::Synthetic(Box::new(synthetic)), spec, tensors, places }
     }
 
@@ -116,17 +121,28 @@ impl Checkpoint {
         let tensors = safetensors::read_folder(path)?;
         let config = Config::read(&config_path, tensors.entries.len())?;
         let spec = families::read(&config)?;
-        Checkpoint::new(path.into(), Kind::Folder, spec, tensors, Naming::HuggingFace)
+        let older = path.join(OLDER_GPTQ);
+        let older = older.exists().then(|| Config::read_alone(&older)).transpose()?;
+        let schemes = Schemes::read(&config, older.as_ref())?;
+        Checkpoint::new(path.into(), Kind::Folder, spec, tensors, Naming::HuggingFace, &schemes)
     }
 
     fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
         let (metadata, tensors) = gguf::read(Mapped::open(path)?)?;
         let (spec, interleaved) = gguf::spec(path, &metadata, &tensors)?;
-        Checkpoint::new(path.into(), Kind::Gguf(Box::new(metadata)), spec, tensors, Naming::Gguf { interleaved })
+        let naming = Naming::Gguf { interleaved };
+        Checkpoint::new(path.into(), Kind::Gguf(Box::new(metadata)), spec, tensors, naming, &Schemes::default())
     }
 
-    fn new(path: PathBuf, kind: Kind, spec: ModelSpec, tensors: Tensors, naming: Naming) -> Result<Checkpoint, Error> {
-        let places = resolve::places(&path, &spec, &tensors, naming)?;
+    fn new(
+        path: PathBuf,
+        kind: Kind,
+        spec: ModelSpec,
+        tensors: Tensors,
+        naming: Naming,
+        schemes: &Schemes,
+    ) -> Result<Checkpoint, Error> {
+        let places = resolve::places(&path, &spec, &tensors, naming, schemes)?;
         Ok(Checkpoint { path, kind, spec, tensors, places })
     }
 
@@ -138,6 +154,11 @@ impl Checkpoint {
     /// What kind of model it is.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// What a user should know of how it runs: each a sentence that ends without a stop.
+    pub fn notes(&self) -> &[String] {
+        &self.places.notes
     }
 
     /// Keys and values of a GGUF file; `None` for a folder.
@@ -180,7 +201,7 @@ impl Checkpoint {
         if let Kind::Synthetic(synthetic) = &self.kind {
             return Ok(self.spec.has(role).then(|| synthetic.tensor(role)));
         }
-        Ok(self.places.get(&role).map(|place| place.tensor(&self.tensors)))
+        Ok(self.places.of.get(&role).map(|place| place.tensor(&self.tensors)))
     }
 
     /// A norm's weights or a bias as f32, in the model's order. `None` just where [`ModelSpec::has`] says so.
@@ -198,16 +219,17 @@ impl Checkpoint {
                 .has(role)
                 .then(|| vec![if role.is_bias() { 0.01 } else { 1.0 }; self.spec.shape(role)[0]]));
         }
-        self.places.get(&role).map(|place| place.vector(&self.tensors)).transpose()
+        self.places.of.get(&role).map(|place| place.vector(&self.tensors)).transpose()
     }
 
-    /// Looks for NaN and infinities in a tensor: one pass over its bytes, meant for just before they are uploaded.
+    /// Looks for NaN and infinities in a tensor, in its scales where it is quantised, and for zero points that cannot be: one pass
+    /// over its bytes, meant for just before they are uploaded.
     /// (Vectors are looked at by the open; matrices are not, since that would read the whole file.)
     ///
     /// # Errors
-    /// [`Error::NotFinite`] with the first.
+    /// [`Error::NotFinite`] with the first; [`Error::Malformed`] for a zero point.
     pub fn check_finite(&self, role: Role) -> Result<(), Error> {
-        self.places.get(&role).map_or(Ok(()), |place| place.check_finite(&self.tensors))
+        self.places.of.get(&role).map_or(Ok(()), |place| place.check_finite(&self.tensors))
     }
 
     /// Numbers in all tensors; an embedding that is used again for the logits counts once.
@@ -242,13 +264,16 @@ impl Synthetic {
             ref shape => (1, shape[0]),
         };
         let format = self.format_of(role);
-        Tensor { name: "a synthetic tensor", format, rows, cols, bytes: &[], row_order: RowOrder::Plain }
+        Tensor { name: "a synthetic tensor", format, rows, cols, bytes: &[], row_order: RowOrder::Plain, packed: None }
     }
 }
 
 fn embedded_file(files: EmbeddedFiles, name: &str) -> Option<&'static [u8]> {
     files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)
 }
+
+/// Where older GPTQ folders say how they are quantised.
+const OLDER_GPTQ: &str = "quantize_config.json";
 
 /// The largest file beside the weights that is read.
 const FILE_LIMIT: u64 = 512 << 20;

@@ -37,6 +37,8 @@ enum Spelling {
     Plain,
     /// Inside this object of `config.json`.
     Inside(&'static str),
+    /// Inside an object that itself is inside one.
+    Nested(String),
     /// As a GGUF file of this architecture does.
     Gguf(String),
 }
@@ -105,10 +107,34 @@ impl Config {
         self.values.contains_key(key)
     }
 
+    /// The configuration that is the value of a key.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] where the value is anything but an object.
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Config>, Error> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(values)) => {
+                let spelling = Spelling::Nested(self.spelled(key));
+                Ok(Some(Config { path: self.path.clone(), values: values.clone(), spelling, tensors: self.tensors }))
+            }
+            Some(other) => {
+                let met: String = other.to_string().chars().take(80).collect();
+                Err(self.malformed(key, met, "an object"))
+            }
+        }
+    }
+
+    /// Every key.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     fn spelled(&self, key: &str) -> String {
         match &self.spelling {
             Spelling::Plain => key.into(),
             Spelling::Inside(object) => format!("{object}.{key}"),
+            Spelling::Nested(path) => format!("{path}.{key}"),
             Spelling::Gguf(architecture) => gguf::spelled(architecture, key),
         }
     }

@@ -65,9 +65,7 @@ pub(crate) fn read(config: &Config) -> Result<ModelSpec, Error> {
 
 /// Keys that change the maths of a decoder, with the values that leave it as it is; anything else is refused.
 /// (Keys of the families themselves are read by them.)
-const NEUTRAL: [(&str, &[&str]); 39] = [
-    ("quantization_config", &[]),
-    ("compression_config", &[]),
+const NEUTRAL: [(&str, &[&str]); 37] = [
     ("num_experts", &["0"]),
     ("num_local_experts", &["0", "1"]),
     ("n_routed_experts", &["0"]),

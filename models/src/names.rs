@@ -29,6 +29,12 @@ impl Naming {
         }
     }
 
+    /// Whether it is a scale of keys or values that compressed-tensors keeps beside the weights.
+    pub(crate) fn is_kv_scale(self, name: &str) -> bool {
+        self == Naming::HuggingFace
+            && [".k_scale", ".v_scale", ".k_zero_point", ".v_zero_point"].iter().any(|end| name.ends_with(end))
+    }
+
     /// Whether a tensor that no role asks for may lie in the file unread: it is derived from the configuration, or
     /// belongs to training.
     pub(crate) fn harmless(self, name: &str, tied: bool) -> bool {

@@ -1,8 +1,19 @@
 //! A tensor as it lies in its file: a format, a shape and borrowed bytes.
 
+mod decode;
+
+use std::ops::Range;
+
 use half::{bf16, f16};
 
-/// How the numbers of a tensor are stored. Blocks are ggml's, bit for bit.
+use crate::packed::Packed;
+
+/// How the numbers of a tensor are stored. Blocks are ggml's, bit for bit, but for the last four.
+///
+/// Those are integers in groups of 32 or 128 along a row, of 4 or 8 bits: x = scale · (q - zero), q without a sign. A block
+/// is the group's quants, then one little-endian word: its top 24 bits are those of an f32, the scale (what an f16 or a bf16
+/// scale is, it is exactly), its low 8 bits the zero point. Quants of 8 bits are bytes in order; those of 4 bits lie as in
+/// ggml's Q4_0: of each 32 values byte i has value i in its low half, value 16 + i in its high half. A row's last group is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names are the formats' own")]
 pub enum Format {
@@ -17,11 +28,15 @@ pub enum Format {
     Q4K,
     Q5K,
     Q6K,
+    I4G32,
+    I4G128,
+    I8G32,
+    I8G128,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Format; 11] = [
+    pub const ALL: [Format; 15] = [
         Format::F32,
         Format::F16,
         Format::Bf16,
@@ -33,9 +48,13 @@ impl Format {
         Format::Q4K,
         Format::Q5K,
         Format::Q6K,
+        Format::I4G32,
+        Format::I4G128,
+        Format::I8G32,
+        Format::I8G128,
     ];
 
-    /// The name as ggml spells it.
+    /// The name, as ggml spells it where the format is ggml's.
     pub const fn name(self) -> &'static str {
         match self {
             Format::F32 => "F32",
@@ -49,13 +68,24 @@ impl Format {
             Format::Q4K => "Q4_K",
             Format::Q5K => "Q5_K",
             Format::Q6K => "Q6_K",
+            Format::I4G32 => "INT4_G32",
+            Format::I4G128 => "INT4_G128",
+            Format::I8G32 => "INT8_G32",
+            Format::I8G128 => "INT8_G128",
         }
+    }
+
+    /// Whether GGUF files have it.
+    pub const fn is_in_gguf(self) -> bool {
+        !matches!(self, Format::I4G32 | Format::I4G128 | Format::I8G32 | Format::I8G128)
     }
 
     /// Where the half-precision scales lie in one block: (first byte, how many). A float has none.
     const fn scales(self) -> (usize, usize) {
         match self {
             Format::F32 | Format::F16 | Format::Bf16 => (0, 0),
+            // One word with the zero point, no half.
+            Format::I4G32 | Format::I4G128 | Format::I8G32 | Format::I8G128 => (0, 0),
             Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => (0, 1),
             Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => (0, 2),
             Format::Q6K => (208, 1),
@@ -75,6 +105,10 @@ impl Format {
             Format::Q4K => (256, 144),
             Format::Q5K => (256, 176),
             Format::Q6K => (256, 210),
+            Format::I4G32 => (32, 20),
+            Format::I4G128 => (128, 68),
+            Format::I8G32 => (32, 36),
+            Format::I8G128 => (128, 132),
         }
     }
 
@@ -96,10 +130,12 @@ pub struct Tensor<'a> {
     pub rows: usize,
     /// Columns of the matrix: inputs of a projection; contiguous.
     pub cols: usize,
-    /// `rows * row_bytes` bytes.
+    /// `rows * row_bytes` bytes; none where `packed` says how the file keeps them.
     pub bytes: &'a [u8],
     /// In which order the rows lie.
     pub row_order: RowOrder,
+    /// Where the rows are not in the file as `format` has them: [`Tensor::write_rows`] makes them.
+    pub packed: Option<Packed<'a>>,
 }
 
 /// The order of a matrix's rows.
@@ -131,6 +167,11 @@ impl<'a> Tensor<'a> {
             Format::F32 => first(self.bytes, |b: [u8; 4]| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
             Format::F16 => first(self.bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7c00 == 0x7c00),
             Format::Bf16 => first(self.bytes, |b: [u8; 2]| u16::from_le_bytes(b) & 0x7f80 == 0x7f80),
+            Format::I4G32 | Format::I4G128 | Format::I8G32 | Format::I8G128 => {
+                let scale = |block: &'a [u8]| f32::from_bits(word_at(block, block.len() - 4) & 0xffff_ff00);
+                let mut scales = self.bytes.chunks_exact(block_bytes).map(scale).enumerate();
+                return scales.find(|(_, scale)| !scale.is_finite()).map(|(at, scale)| (at * values, scale));
+            }
             _ => {
                 let (start, count) = self.format.scales();
                 let scale = |block: &'a [u8], index: usize| half_at(block, start + 2 * index);
@@ -156,17 +197,36 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// Bytes that it takes in its file, or would take.
+    /// Bytes that its rows take in `format`.
     pub fn stored_bytes(&self) -> u64 {
         self.format.row_bytes(self.cols).map_or(0, |bytes| self.rows as u64 * bytes as u64)
     }
 
-    /// The bytes of the model's row `row`, wherever the file keeps it.
+    /// The model's rows `rows` in blocks of `format`, one after the other: a copy of what lies in the file so, else made from
+    /// it. Some hundred rows at once are made faster than few, since such files keep neighbouring rows together.
     ///
     /// # Panics
-    /// If `row` is not less than `rows`.
+    /// If the rows are not all less than `self.rows`, or `out` is not as long as they are; if the tensor is a synthetic one,
+    /// which has no bytes.
+    pub fn write_rows(&self, rows: Range<usize>, out: &mut [u8]) {
+        assert!(rows.start <= rows.end && rows.end <= self.rows, "{}: rows {rows:?} of {}", self.name, self.rows);
+        let row_bytes = self.format.row_bytes(self.cols).expect("a tensor's rows are whole blocks");
+        assert_eq!(out.len(), rows.len() * row_bytes, "{}: rows {rows:?}", self.name);
+        if let Some(packed) = &self.packed {
+            return packed.write_rows(self, rows, out);
+        }
+        for (row, out) in rows.zip(out.chunks_exact_mut(row_bytes)) {
+            out.copy_from_slice(self.row(row));
+        }
+    }
+
+    /// The bytes of the model's row `row`, wherever the file keeps it; for tensors that are not packed.
+    ///
+    /// # Panics
+    /// If `row` is not less than `rows`, or the tensor is packed.
     pub fn row(&self, row: usize) -> &'a [u8] {
         assert!(row < self.rows, "{}: row {row} of {}", self.name, self.rows);
+        assert!(self.packed.is_none(), "{}: its rows are to be made", self.name);
         let row_bytes = self.bytes.len() / self.rows;
         &self.bytes[self.row_order.stored(row) * row_bytes..][..row_bytes]
     }
@@ -194,6 +254,10 @@ fn first<const N: usize>(bytes: &[u8], bad: impl Fn([u8; N]) -> bool) -> Option<
     Some(index * STRETCH + stretch.iter().position(|piece| bad(*piece))?)
 }
 
+fn word_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
 fn half_at(bytes: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
 }
@@ -207,7 +271,7 @@ mod tests {
 
     fn not_finite(format: Format, bytes: &[u8]) -> Option<(usize, String)> {
         let cols = bytes.len() / format.block().1 * format.block().0;
-        let tensor = Tensor { name: "x", format, rows: 1, cols, bytes, row_order: RowOrder::Plain };
+        let tensor = Tensor { name: "x", format, rows: 1, cols, bytes, row_order: RowOrder::Plain, packed: None };
         tensor.first_not_finite().map(|(index, number)| (index, number.to_string()))
     }
 

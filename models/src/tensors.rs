@@ -34,6 +34,13 @@ pub(crate) enum Dtype {
     Other(String),
 }
 
+impl Entry {
+    /// Whether it is the same bytes of the same file.
+    pub(crate) fn is(&self, other: &Entry) -> bool {
+        self.file == other.file && self.range == other.range
+    }
+}
+
 impl Tensors {
     pub(crate) fn path(&self, entry: &Entry) -> &Path {
         self.files[entry.file].path()

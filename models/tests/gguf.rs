@@ -115,3 +115,21 @@ fn what_is_not_built_is_refused_by_name() {
     refuse(&|file| file.version = 1, &["version", "1", "2, 3"]);
     refuse(&|file| file.version = 3u32.swap_bytes(), &["byte order", "big-endian"]);
 }
+
+#[test]
+fn blocks_decode_to_the_bits_of_the_reference() {
+    let bytes = fs::read(golden("gguf_blocks").join("golden.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let quantised = Format::ALL.into_iter().filter(|format| format.is_in_gguf() && format.block().0 > 1);
+    for format in quantised {
+        let tensor = |end: &str| file.tensor(&format!("{format}.{end}")).unwrap();
+        let (blocks, wanted) = (tensor("blocks"), tensor("values"));
+        let mut met = vec![0.0; wanted.data().len() / 4];
+        format.decode(blocks.data(), &mut met);
+        let wanted = wanted.data().chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        assert!(met.len() >= 2048 && met.iter().any(|value| *value != 0.0), "{format}");
+        for (index, (met, wanted)) in met.iter().zip(wanted).enumerate() {
+            assert_eq!(met.to_bits(), wanted, "{format}: value {index}: {met} where {} is", f32::from_bits(wanted));
+        }
+    }
+}

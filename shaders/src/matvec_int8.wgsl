@@ -79,7 +79,7 @@ fn matvec_int8(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) 
                         total += dot4I8Packed(quads[i], 0x01010101u);
                     }
                     for (var n = 0u; n < TILE_N; n++) {
-                        var products = -WEIGHT_ZERO * total;
+                        var products = -weight_zero(words[u][n]) * total;
                         for (var i = 0u; i < WEIGHT_GROUP_QUADS; i++) {
                             products += dot4I8Packed(quads[i], weight_quants(words[u][n], unit, g, i));
                         }

@@ -55,6 +55,11 @@ fn half_exponent(scale: f64) -> u32 {
     (scale.log2().floor() as i32 + 15).clamp(1, 24) as u32
 }
 
+/// An f32 without its fraction, for numbers of `scale` to twice it.
+fn single(scale: f64) -> u32 {
+    ((scale.log2().floor() as i32 + 127) as u32) << 23
+}
+
 impl RandomWeightsParams {
     /// Rows of `cols` values in `format`, about as large as `1 / √cols`, so that products of them keep the size of their
     /// inputs; larger where a quantised format's scale would be a subnormal number. Numbers of a float format are within a factor of two of each other, with either sign; every bit of a quant is
@@ -77,6 +82,8 @@ impl RandomWeightsParams {
             Q4K => 4.6 * 31.5,
             Q5K => 9.2 * 31.5,
             Q6K => 18.5 * 74.0,
+            I4G32 | I4G128 => 4.6,
+            I8G32 | I8G128 => 74.0,
         };
         let exponent = half_exponent(scale / spread);
         let d = exponent << 10;
@@ -84,9 +91,9 @@ impl RandomWeightsParams {
         let minimum = |power: u32, sign: u32| sign << 15 | (exponent + power) << 10;
         let two = |low: u32, high: u32| high << 16 | low;
         let (keep, force) = match format {
-            F32 => (0x807f_ffff, ((scale.log2().floor() as i32 + 127) as u32) << 23),
+            F32 => (0x807f_ffff, single(scale)),
             F16 => (0x83ff_83ff, two(d, d)),
-            Bf16 => (0x807f_807f, two(1, 1) * (((scale.log2().floor() as i32 + 127) as u32) << 7)),
+            Bf16 => (0x807f_807f, two(1, 1) * (single(scale) >> 16)),
             _ => (u32::MAX, 0),
         };
         let scale_force = match format {
@@ -94,7 +101,13 @@ impl RandomWeightsParams {
             Q5_1 => two(d, minimum(4, 1)),
             Q4K => two(d, minimum(3, 0)),
             Q5K => two(d, minimum(4, 0)),
+            I4G32 | I4G128 => single(scale / spread) | 8,
+            I8G32 | I8G128 => single(scale / spread) | 128,
             _ => two(d, d),
+        };
+        let scale_keep = match format {
+            I4G32 | I4G128 | I8G32 | I8G128 => 0x007f_ff00,
+            _ => 0x03ff_03ff,
         };
         let planes = format.planes();
         let (_, scale_bytes) = planes[planes.len() - 1];
@@ -113,7 +126,7 @@ impl RandomWeightsParams {
             period: period as u32,
             keep,
             force,
-            scale_keep: 0x03ff_03ff,
+            scale_keep,
             scale_force,
         }
     }

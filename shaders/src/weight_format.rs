@@ -2,7 +2,8 @@
 //!
 //! On the GPU a row keeps the file's bits, regrouped so that every load is aligned: first the quants of all its blocks,
 //! then their high bits, then their scales. Rows start at multiples of 16 bytes; floats are padded with zeros to whole
-//! stretches of [`crate::BLOCK`] values. Source of the blocks: ggml's `ggml-common.h` and `ggml-quants.c`.
+//! stretches of [`crate::BLOCK`] values. Source of the blocks: ggml's `ggml-common.h` and `ggml-quants.c`; those of integers in
+//! groups (`I4G32` and on) are this program's own, as `raglan_models::Format` says.
 
 use half::{bf16, f16};
 
@@ -21,19 +22,25 @@ pub enum WeightFormat {
     Q4K,
     Q5K,
     Q6K,
+    I4G32,
+    I4G128,
+    I8G32,
+    I8G128,
 }
 
 use WeightFormat::*;
 
 impl WeightFormat {
     /// Every format.
-    pub const ALL: [WeightFormat; 11] = [F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q5K, Q6K];
+    pub const ALL: [WeightFormat; 15] =
+        [F32, F16, Bf16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q5K, Q6K, I4G32, I4G128, I8G32, I8G128];
 
     /// Values of one block of the file.
     pub const fn block_values(self) -> usize {
         match self {
             F32 | F16 | Bf16 => 1,
-            Q8_0 | Q4_0 | Q4_1 | Q5_0 | Q5_1 => 32,
+            Q8_0 | Q4_0 | Q4_1 | Q5_0 | Q5_1 | I4G32 | I8G32 => 32,
+            I4G128 | I8G128 => 128,
             Q4K | Q5K | Q6K => 256,
         }
     }
@@ -48,8 +55,8 @@ impl WeightFormat {
         match self {
             F32 => 4,
             F16 | Bf16 => 8,
-            Q8_0 => 16,
-            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q4K | Q5K => 32,
+            Q8_0 | I8G32 | I8G128 => 16,
+            Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q4K | Q5K | I4G32 | I4G128 => 32,
             Q6K => 64,
         }
     }
@@ -75,6 +82,10 @@ impl WeightFormat {
             Q4K => &[(0, 144)],
             Q5K => &[(0, 176)],
             Q6K => &[(0, 208), (208, 2)],
+            I4G32 => &[(0, 16), (16, 4)],
+            I4G128 => &[(0, 64), (64, 4)],
+            I8G32 => &[(0, 32), (32, 4)],
+            I8G128 => &[(0, 128), (128, 4)],
         }
     }
 
@@ -128,6 +139,10 @@ impl WeightFormat {
             Q4K => "weight_q4_k",
             Q5K => "weight_q5_k",
             Q6K => "weight_q6_k",
+            I4G32 => "weight_i4_g32",
+            I4G128 => "weight_i4_g128",
+            I8G32 => "weight_i8_g32",
+            I8G128 => "weight_i8_g128",
         }
     }
 
@@ -144,6 +159,10 @@ impl WeightFormat {
             Q4K => include_str!("parts/weight_q4_k.wgsl"),
             Q5K => include_str!("parts/weight_q5_k.wgsl"),
             Q6K => include_str!("parts/weight_q6_k.wgsl"),
+            I4G32 => include_str!("parts/weight_i4_g32.wgsl"),
+            I4G128 => include_str!("parts/weight_i4_g128.wgsl"),
+            I8G32 => include_str!("parts/weight_i8_g32.wgsl"),
+            I8G128 => include_str!("parts/weight_i8_g128.wgsl"),
         }
     }
 
@@ -193,6 +212,17 @@ impl WeightFormat {
                 let scale = b[192 + 8 * half + 2 * quarter + l / 16] as i8;
                 half_at(208) * f64::from(scale) * (f64::from(low | high << 4) - 32.0)
             })),
+            I4G32 | I4G128 | I8G32 | I8G128 => {
+                let values = self.block_values();
+                let (quants, word) = b.split_at(b.len() - 4);
+                let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+                let (scale, zero) = (f64::from(f32::from_bits(word & 0xffff_ff00)), f64::from(word & 0xff));
+                let quant = |i: usize| match quants.len() == values {
+                    true => quants[i],
+                    false => nibble(i / 32 * 16, i % 32),
+                };
+                out.extend((0..values).map(|i| scale * (f64::from(quant(i)) - zero)));
+            }
         }
     }
 }

@@ -54,6 +54,8 @@ struct Report {
     adapter: Option<AdapterReport>,
     /// Why there is no adapter to speak of.
     no_adapter: Option<String>,
+    /// What is done otherwise than the checkpoint asks for.
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -129,6 +131,7 @@ impl Report {
             kv_bytes_per_1k_tokens: 1024 * kv.slot_bytes(),
             adapter,
             no_adapter,
+            notes: checkpoint.notes().to_vec(),
         })
     }
 
@@ -170,7 +173,10 @@ impl Report {
         line("weights", bytes(self.weight_bytes).to_string())?;
         for used in &self.formats {
             let size = bytes(used.bytes);
-            line("", format!("{:<5} {size} in {} tensors", used.format, used.tensors))?;
+            line("", format!("{:<9} {size} in {} tensors", used.format, used.tensors))?;
+        }
+        for note in &self.notes {
+            line("note", note.clone())?;
         }
         line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_type))?;
         match &self.adapter {

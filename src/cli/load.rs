@@ -11,6 +11,9 @@ use raglan::{Engine, EngineOptions, Loading, Stepper};
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What a model reads before it keeps quantised keys: plain prose, some talk, numbers and code, of more tokens than are read.
+const CALIBRATION_TEXT: &str = include_str!("calibration.txt");
+
 /// Which model.
 #[derive(Debug, clap::Args)]
 pub(super) struct ModelArgs {
@@ -79,7 +82,9 @@ impl Model {
     /// # Errors
     /// If there is no adapter, it has no room, or refuses a kernel.
     pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
+        let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
         let engine = Engine::new(&gpu, self.checkpoint.clone(), options, |loading| bar.set(loading))?;
         let load_ms = self.loaded(start);
@@ -97,13 +102,37 @@ impl Model {
         start: Instant,
         quiet: bool,
     ) -> Result<Stepper> {
+        self.tell_notes();
         let gpu = open_gpu(global)?;
+        let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
         let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
         let stepper = Stepper::new(&gpu, &self.checkpoint, options, &mut uploaded)?;
         stepper.compile(|done, total| bar.set(Loading::Kernels { done, total }))?;
         self.loaded(start);
         Ok(stepper)
+    }
+
+    /// The options, with a text by which what is quantised may be calibrated.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot read it.
+    fn calibrated(&self, options: &EngineOptions) -> Result<EngineOptions> {
+        let mut options = options.clone();
+        if options.kv_types.is_some() && options.kv_calibration.is_none() {
+            options.kv_calibration = match &self.tokenizer {
+                Some(tokenizer) => Some(tokenizer.encode(CALIBRATION_TEXT, true)?),
+                None => None,
+            };
+        }
+        Ok(options)
+    }
+
+    /// What its files ask for and do not get, and what that costs.
+    fn tell_notes(&self) {
+        for text in self.checkpoint.notes() {
+            log::warn!("{}: {text}", self.checkpoint.path().display());
+        }
     }
 
     /// The time since `start`, told.

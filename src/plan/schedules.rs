@@ -209,7 +209,7 @@ impl Planner {
     /// columns of its workgroup: eight where the weights are 4 bits and instructions count. More rows, and the longer units of some
     /// formats, leave registers for four words.
     fn few_rows(&self, rows: usize, cols: usize, inner: usize, format: WeightFormat) -> Option<LinearChoice> {
-        use WeightFormat::{Q4_0, Q4_1, Q4K, Q5K, Q6K};
+        use WeightFormat::{I4G32, I4G128, Q4_0, Q4_1, Q4K, Q5K, Q6K};
         if rows > FEW_ROWS || self.terms.class == AdapterClass::Software || self.is_deterministic() {
             return None;
         }
@@ -222,7 +222,7 @@ impl Planner {
         let tile_m = (rows as u32).next_power_of_two();
         let (tile_n, unroll) = match format {
             _ if is_int8 => (if tile_m == 8 { 4 } else { 8 }, 1),
-            Q4_0 | Q4_1 | Q4K if cols >= 4096 => (8, 1),
+            Q4_0 | Q4_1 | Q4K | I4G32 | I4G128 if cols >= 4096 => (8, 1),
             Q5K | Q6K => (4, 1),
             _ if tile_m <= 2 && units >= 2 * lanes => (4, 2),
             _ => (4, 1),

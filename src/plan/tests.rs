@@ -2,7 +2,7 @@ use super::*;
 use crate::schedules::LinearShape;
 use crate::segments::{Move, Segment};
 use raglan_shaders::attention::DIRECT;
-use raglan_shaders::{AdapterLimits, Part, WeightFormat};
+use raglan_shaders::{AdapterLimits, Kernel, Part, WeightFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -394,4 +394,34 @@ fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
         }
     }
     assert!(splits > 0, "few rows are split");
+}
+
+#[test]
+fn every_type_of_cache_has_schedules_of_its_own_and_they_are_legal() {
+    let groups = KvType::ALL.map(|kv| KvGroup { window: None, kv });
+    for head_dim in [64, 80, 128, 256] {
+        for (class, adapter) in [
+            (AdapterClass::Software, AdapterLimits::most()),
+            (AdapterClass::Hardware, AdapterLimits::most()),
+            (AdapterClass::Hardware, AdapterLimits { subgroups: false, coop_side: 0, ..AdapterLimits::most() }),
+        ] {
+            let shape = AttentionShape { head_dim, groups: groups.into(), ..shape(vec![], Numerics::Fast) };
+            let planner = Planner::new(shape, class, &adapter, &limits(64));
+            for (group, KvGroup { kv, .. }) in groups.into_iter().enumerate() {
+                let heads = planner.heads(group);
+                assert_eq!((heads.kv, heads.head_stride), (kv, kv.head_stride(head_dim).unwrap()));
+                let legal = |kernel: &Kernel, schedule: &Schedule| {
+                    let dims = [1, 1, heads.head_stride as u32, kv.word_values() as u32];
+                    assert!((kernel.legal)(&adapter, &dims, schedule), "{kv} {head_dim} {}: {schedule:?}", kernel.name);
+                };
+                for rows in 1..=8 {
+                    legal(
+                        &raglan_shaders::attention::vector::KERNEL,
+                        planner.vector_schedule(group, Picked::Rules, rows),
+                    );
+                }
+                planner.tiles(group).iter().for_each(|tile| legal(tile.kernel, &tile.schedule));
+            }
+        }
+    }
 }

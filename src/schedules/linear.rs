@@ -141,6 +141,14 @@ pub fn descriptor(shape: &LinearShape) -> [f32; 7] {
         // As wide as f16, and another number.
         _ if format == WeightFormat::Bf16 => 0.5,
         1 => 0.0,
+        // A zero point beside each scale.
+        _ if matches!(
+            format,
+            WeightFormat::I4G32 | WeightFormat::I4G128 | WeightFormat::I8G32 | WeightFormat::I8G128
+        ) =>
+        {
+            1.5
+        }
         32 => 1.0,
         _ => 2.0,
     };

@@ -136,19 +136,37 @@ fn block(random: &mut Random, format: WeightFormat) -> Vec<u8> {
     }
     let mut bytes: Vec<u8> = (0..format.block_bytes()).map(|_| random.index(256) as u8).collect();
     for &at in scale_offsets(format) {
-        let scale = random.value() * 0.05;
-        // No subnormal f16: an adapter may flush them.
-        let scale = f16::from_f32(scale.abs().max(0.001).copysign(scale));
-        bytes[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        bytes[at..at + 2].copy_from_slice(&f16::from_f32(scale(random)).to_le_bytes());
+    }
+    if let Some(most) = most_zero(format) {
+        // The top 24 bits of an f32 over the zero point, at the block's end.
+        let word = scale(random).to_bits() & 0xffff_ff00 | random.index(most + 1) as u32;
+        let at = bytes.len() - 4;
+        bytes[at..].copy_from_slice(&word.to_le_bytes());
     }
     bytes
+}
+
+/// No subnormal f16: an adapter may flush them.
+fn scale(random: &mut Random) -> f32 {
+    let scale = random.value() * 0.05;
+    scale.abs().max(0.001).copysign(scale)
+}
+
+/// The largest zero point of a format that has them, one past the quants' of 4 bits, as GPTQ may have it.
+fn most_zero(format: WeightFormat) -> Option<usize> {
+    match format {
+        WeightFormat::I4G32 | WeightFormat::I4G128 => Some(16),
+        WeightFormat::I8G32 | WeightFormat::I8G128 => Some(255),
+        _ => None,
+    }
 }
 
 /// Where a block keeps its half-precision scales.
 fn scale_offsets(format: WeightFormat) -> &'static [usize] {
     use WeightFormat::*;
     match format {
-        F32 | F16 | Bf16 => &[],
+        F32 | F16 | Bf16 | I4G32 | I4G128 | I8G32 | I8G128 => &[],
         Q8_0 | Q4_0 | Q5_0 => &[0],
         Q4_1 | Q5_1 | Q4K | Q5K => &[0, 2],
         Q6K => &[208],

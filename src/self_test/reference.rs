@@ -172,5 +172,8 @@ fn add(residual: &[f64], delta: &[f64], cols: usize, noise: &mut Option<Noise>) 
 
 fn decode(tensor: &Tensor<'_>) -> Vec<f64> {
     let format = crate::weights::weight_format(tensor.format);
-    (0..tensor.rows).flat_map(|row| format.decode(tensor.row(row))).collect()
+    let row_bytes = tensor.format.row_bytes(tensor.cols).expect("rows are whole blocks");
+    let mut rows = vec![0; tensor.rows * row_bytes];
+    tensor.write_rows(0..tensor.rows, &mut rows);
+    format.decode(&rows)
 }

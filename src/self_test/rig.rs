@@ -92,7 +92,7 @@ impl<'a> Rig<'a> {
             turn,
             ways,
             act: if f16 { Part::ActF16 } else { Part::ActF32 },
-            kv: if f16 { Part::KvF16 } else { Part::KvF32 },
+            kv: if f16 { Part::Kv(raglan_shaders::KvType::F16) } else { Part::Kv(raglan_shaders::KvType::F32) },
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if subgroups { Part::TeamSubgroup } else { Part::TeamShared },
             coop: if opened.gpu.limits().coop_side == 8 { Part::Coop8 } else { Part::Coop16 },

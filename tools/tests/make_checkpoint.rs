@@ -50,7 +50,7 @@ fn every_format_is_written_and_a_seed_gives_its_bytes() {
         json[key] = value.into();
     }
     fs::write(&config, json.to_string()).unwrap();
-    for format in Format::ALL {
+    for format in Format::ALL.into_iter().filter(|format| format.is_in_gguf()) {
         let bytes = |seed: u64, name: &str| {
             let out = scratch.path().join(name);
             let recipe = Recipe { config: config.clone(), format, seed };

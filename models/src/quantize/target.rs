@@ -3,6 +3,8 @@
 use std::fmt::{Display, Formatter};
 use std::str::FromStr;
 
+use crate::Format;
+
 /// Bits of a quantised weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Bits {
@@ -56,6 +58,16 @@ impl QuantizeTo {
     /// The columns of a group of rows of `cols` columns: what was asked for, else 32; `None` where neither divides them.
     pub fn group_of(self, cols: usize) -> Option<usize> {
         [self.group, 32].into_iter().find(|group| cols.is_multiple_of(*group))
+    }
+
+    /// The format of rows of `cols` columns; `None` where they cannot be quantised.
+    pub fn format(self, cols: usize) -> Option<Format> {
+        Some(match (self.bits, self.group_of(cols)?) {
+            (Bits::Four, 32) => Format::I4G32,
+            (Bits::Four, _) => Format::I4G128,
+            (Bits::Eight, 32) => Format::I8G32,
+            (Bits::Eight, _) => Format::I8G128,
+        })
     }
 }
 

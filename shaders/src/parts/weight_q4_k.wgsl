@@ -62,6 +62,10 @@ fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
     return unpack2x16float(words.head.x) * scale * vec2<f32>(1.0, -1.0);
 }
 
+fn weight_zero(words: WeightUnit) -> i32 {
+    return WEIGHT_ZERO;
+}
+
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
     return (words.word[i] >> (4u * group)) & 0x0f0f0f0fu;
 }

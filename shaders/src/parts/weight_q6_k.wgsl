@@ -76,6 +76,10 @@ fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
     return vec2<f32>(d * f32(scale), 0.0);
 }
 
+fn weight_zero(words: WeightUnit) -> i32 {
+    return WEIGHT_ZERO;
+}
+
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
     let low = (words.low[group % 2u][i] >> (4u * (group / 2u))) & 0x0f0f0f0fu;
     return low | (((words.high[i] >> (2u * group)) & 0x03030303u) << 4u);

@@ -14,6 +14,7 @@ pub(super) fn check(rig: &Rig<'_>, format: WeightFormat) -> Result<(), Failure> 
     let inners: &[usize] = match values {
         1 => &[1, 31, 40, 1056],
         32 => &[32, 96, 1056],
+        128 => &[128, 1152],
         _ => &[256, 1280],
     };
     for (index, &inner) in inners.iter().enumerate() {

@@ -15,8 +15,11 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
             let params = MoveRowsParams {
                 num_kv_heads,
                 slots: 0,
-                row_words,
-                group_words: group_words(row_words),
+                k_words: row_words,
+                v_words: row_words,
+                v_group: group_words(row_words),
+                scale_words: 0,
+                k_group: group_words(row_words),
                 first_move: 1,
             };
             let tile = tile_rows(&params, &schedule);
@@ -31,7 +34,16 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
         }
     }
     // One long slide by a quantum, either way.
-    let params = MoveRowsParams { num_kv_heads: 1, slots: 0, row_words: 2, group_words: 2, first_move: 0 };
+    let params = MoveRowsParams {
+        num_kv_heads: 1,
+        slots: 0,
+        k_words: 2,
+        k_group: 2,
+        v_words: 2,
+        v_group: 2,
+        scale_words: 0,
+        first_move: 0,
+    };
     for up in [false, true] {
         let mut random = rig.random(100);
         let (low, high) = (5, 21);
@@ -64,7 +76,7 @@ fn check_moves(
 ) -> Result<(), Failure> {
     let slots = moves.iter().map(|rows| rows.from_slot.max(rows.to_slot) + rows.count).max().unwrap_or(0) + 2;
     let params = MoveRowsParams { slots, ..params };
-    let row = 4 * params.row_words as usize;
+    let row = 4 * params.k_words as usize;
     let mut arena = || -> Vec<u32> {
         let numbers = 0..params.num_kv_heads as usize * slots as usize * row;
         numbers.map(|_| random.index(1 << 32) as u32).collect()

@@ -66,6 +66,7 @@ fn check_case(rig: &Rig<'_>, case: &Case, index: usize) -> Result<(), Failure> {
         slots: SLOTS as u32,
         norm: norm.into(),
         eps: 1e-3,
+        rotation: 0,
     };
     let qkv = random.values(tokens * qkv_stride);
     let slots = random.permutation(SLOTS);

@@ -24,8 +24,9 @@ struct Arguments {
 }
 
 fn format(name: &str) -> Result<Format, String> {
-    let known = Format::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
-    known.ok_or_else(|| format!("one of {}", Format::ALL.map(Format::name).join(", ")))
+    let formats = || Format::ALL.into_iter().filter(|format| format.is_in_gguf());
+    let known = formats().find(|format| format.name().eq_ignore_ascii_case(name));
+    known.ok_or_else(|| format!("one of {}", formats().map(Format::name).collect::<Vec<_>>().join(", ")))
 }
 
 fn main() -> ExitCode {

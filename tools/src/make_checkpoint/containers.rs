@@ -216,6 +216,7 @@ fn table_row(name: &str, shape: &[usize], format: Format, offset: usize) -> Vec<
         Format::Q5K => 13,
         Format::Q6K => 14,
         Format::Bf16 => 30,
+        Format::I4G32 | Format::I4G128 | Format::I8G32 | Format::I8G128 => unreachable!("no recipe has {format}"),
     };
     let mut row = text(name);
     row.extend((shape.len() as u32).to_le_bytes());
