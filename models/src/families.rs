@@ -16,7 +16,7 @@ pub(crate) struct Family {
     /// `model_type` of `config.json`, and `general.architecture` of a GGUF file.
     pub(crate) name: &'static str,
     /// The one of `architectures` that writes text.
-    architecture: &'static str,
+    pub(crate) architecture: &'static str,
     /// Whether writers of GGUF files interleave the rows of q and k.
     pub(crate) gguf_interleaved: bool,
     read: fn(&Config) -> Result<ModelSpec, Error>,

@@ -1,11 +1,17 @@
-//! Weights into group-wise integers: pure functions from floats to the blocks of [`Format`](crate::Format).
+//! Weights into group-wise integers: pure functions from floats to the blocks of [`Format`], and folders of such weights.
 
 mod blocks;
+mod config;
+mod folder;
+mod pack;
 mod search;
+mod shards;
 mod target;
 
+pub use folder::{FolderOptions, Written, write_folder};
 pub use target::{Bits, QuantizeTo};
 
+use crate::Format;
 use search::Grid;
 
 /// A weight that is no number, and where it is.
@@ -37,18 +43,19 @@ pub fn encode_rows(
     let (group, block_bytes) = format.block();
     assert_eq!(out.len(), values.len() / group * block_bytes, "bytes of the blocks");
     let mut blocks = out.chunks_exact_mut(block_bytes);
-    quantize_rows(values, cols, to, importance, |codes, grid| {
+    quantize_rows(values, cols, to, importance, Format::F16, |codes, grid| {
         let block = blocks.next().expect("the length was checked");
         blocks::write_block(to.bits, codes, grid, block);
     })
 }
 
-/// Gives the codes and the grid of every group to `each`, in order.
+/// Gives the codes and the grid of every group to `each`, in order; `scales` says which numbers scales are.
 fn quantize_rows(
     values: &[f32],
     cols: usize,
     to: QuantizeTo,
     importance: Option<&[f32]>,
+    scales: Format,
     mut each: impl FnMut(&[u8], Grid),
 ) -> Result<(), NotFinite> {
     let group = to.group_of(cols).unwrap_or_else(|| panic!("rows of {cols} columns"));
@@ -60,7 +67,7 @@ fn quantize_rows(
     let mut codes = [0; 128];
     for row in values.chunks_exact(cols) {
         for (x, weight) in row.chunks_exact(group).zip(weights.chunks_exact(group)) {
-            let grid = search::quantize_group(x, weight, to, &mut codes[..group]);
+            let grid = search::quantize_group(x, weight, to, scales, &mut codes[..group]);
             each(&codes[..group], grid);
         }
     }

@@ -18,6 +18,7 @@ mod json;
 mod open;
 mod post_processor;
 mod pre_tokenizers;
+mod save;
 
 pub use config::TokenizerConfig;
 use decoding::Stage;

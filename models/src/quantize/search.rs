@@ -2,16 +2,17 @@
 //!
 //! Loops go over chunks of eight without branches, so that they run on vector units; sums of eight lanes are added last.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::target::{Bits, QuantizeTo};
+use crate::Format;
 
 const LANES: usize = 8;
 
 /// What a group is multiplied by and counted from: `x = scale * (q - zero)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Grid {
-    /// Positive, and a number of f16.
+    /// Positive, and a number of the format that was asked for.
     pub(super) scale: f32,
     /// 0..=15 or 0..=255.
     pub(super) zero: u8,
@@ -21,7 +22,7 @@ pub(super) struct Grid {
 /// lose soon outweighs what the others win.
 const fn shrinks(bits: Bits) -> (f32, f32, usize) {
     match bits {
-        Bits::Four => (1.10, 0.035, 16),
+        Bits::Four => (1.10, 0.07, 8),
         Bits::Eight => (1.002, 0.002, 3),
     }
 }
@@ -31,10 +32,10 @@ const REFITS: usize = 3;
 
 /// Quantises the weights `x`, each error counted `weight` times, into `codes`.
 ///
-/// Weights are finite, and a multiple of eight; `weight` is not negative and at most 1. Weights beyond what a scale of f16 reaches are
-/// clamped.
-pub(super) fn quantize_group(x: &[f32], weight: &[f32], to: QuantizeTo, codes: &mut [u8]) -> Grid {
-    let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(low, high), &x| (low.min(x), high.max(x)));
+/// Weights are finite, and a multiple of eight; `weight` is not negative and at most 1. The scale is a number of `scales`, f16 or bf16;
+/// weights beyond what it reaches are clamped.
+pub(super) fn quantize_group(x: &[f32], weight: &[f32], to: QuantizeTo, scales: Format, codes: &mut [u8]) -> Grid {
+    let (low, high) = extremes(x);
     let largest = high.max(-low);
     if largest == 0.0 {
         let zero = if to.symmetric { middle(to.bits) } else { 0 };
@@ -42,13 +43,15 @@ pub(super) fn quantize_group(x: &[f32], weight: &[f32], to: QuantizeTo, codes: &
         return Grid { scale: 1.0, zero };
     }
     // Powers of two keep every bit, and squares of what is tiny or huge in range.
-    let unit = power_of_two(largest.log2().floor() as i32);
-    let (mut unit_x, chunks) = ([0.0; 128], x.len() / LANES * LANES);
-    unit_x.iter_mut().zip(x).for_each(|(to, x)| *to = x / unit);
-    let group = Group { x: &unit_x[..chunks], weight, unit, to };
+    let exponent = largest.log2().floor() as i32;
+    let (unit, inverse) = (power_of_two(exponent), power_of_two(-exponent));
+    let mut unit_x = [0.0; 128];
+    unit_x.iter_mut().zip(x).for_each(|(to, x)| *to = x * inverse);
+    let (low, high) = (low * inverse, high * inverse);
+    let group = Group { x: &unit_x[..x.len()], weight, unit, to, scales };
 
-    let plain = group.plain(low / unit, high / unit);
-    let best = if to.search { group.search(low / unit, high / unit, plain) } else { plain };
+    let plain = group.plain(low, high);
+    let best = if to.search { group.search(low, high, plain) } else { plain };
     group.encode(best, codes);
     best
 }
@@ -65,16 +68,17 @@ struct Group<'a> {
     /// A power of two.
     unit: f32,
     to: QuantizeTo,
+    scales: Format,
 }
 
 impl Group<'_> {
-    /// The nearest scale that f16 has, in units as `scale` is.
+    /// The nearest scale that there is, in units as `scale` is.
     fn rounded(&self, scale: f32) -> f32 {
-        round_scale(scale * self.unit) / self.unit
+        round_scale(scale * self.unit, self.scales) / self.unit
     }
 
     fn grid(&self, scale: f32, zero: u8) -> Grid {
-        Grid { scale: round_scale(scale * self.unit), zero }
+        Grid { scale: round_scale(scale * self.unit, self.scales), zero }
     }
 
     /// What the extremes ask for.
@@ -98,29 +102,37 @@ impl Group<'_> {
             (high - low) / max
         };
         // The share of the squares that a scale fitted to the codes accounts for: what is left is the error.
-        let (mut most, mut best) = (f32::MIN, (whole, plain.zero));
+        let (mut most, mut best) = (f32::MIN, (whole, whole, plain.zero));
+        let mut attempt = |scale: f32, zero: f32, best: &mut (f32, f32, u8)| {
+            if !(0.0..=max).contains(&zero) {
+                return;
+            }
+            let (xl, ll) = self.moments(scale, zero as u8);
+            let explained = if ll > 0.0 { xl * xl / ll } else { 0.0 };
+            if explained > most {
+                (most, *best) = (explained, (xl / ll, scale, zero as u8));
+            }
+        };
         for index in 0..tries {
             let scale = whole * (first - step * index as f32);
-            let mut try_zero = |zero: u8| {
-                let (xl, ll) = self.moments(scale, zero);
-                let explained = if ll > 0.0 { xl * xl / ll } else { 0.0 };
-                if explained > most {
-                    (most, best) = (explained, (xl / ll, zero));
-                }
+            // What lies in the middle of the weights is the middle of the codes.
+            let zero = match self.to.symmetric {
+                true => f32::from(middle(self.to.bits)),
+                false => nearest(0.5 * max - 0.5 * (low + high) / scale).clamp(0.0, max),
             };
-            if self.to.symmetric {
-                try_zero(middle(self.to.bits));
-                continue;
-            }
-            // What lies in the middle of the weights is the middle of the codes, or one beside it.
-            let zero = nearest(0.5 * max - 0.5 * (low + high) / scale).clamp(0.0, max);
-            for zero in [zero - 1.0, zero, zero + 1.0] {
-                if (0.0..=max).contains(&zero) {
-                    try_zero(zero as u8);
-                }
-            }
+            attempt(scale, zero, &mut best);
         }
-        let (mut scale, zero) = best;
+        if self.to.bits == Bits::Four {
+            // What lies beside the best: zero points, then scales.
+            let (_, tried, zero) = best;
+            if !self.to.symmetric {
+                [-1.0, 1.0].into_iter().for_each(|beside| attempt(tried, f32::from(zero) + beside, &mut best));
+            }
+            let (_, tried, zero) = best;
+            let beside = [-0.5, 0.5].map(|beside| tried + beside * step * whole);
+            beside.into_iter().for_each(|scale| attempt(scale, f32::from(zero), &mut best));
+        }
+        let (mut scale, _, zero) = best;
         let (mut chosen, mut least) = (plain, self.error(plain));
         for _ in 0..REFITS {
             let grid = self.grid(scale, zero);
@@ -169,8 +181,9 @@ impl Group<'_> {
 
     fn encode(&self, grid: Grid, codes: &mut [u8]) {
         let levels = Levels::new(grid.scale / self.unit, grid.zero, self.to.bits);
-        let zero = i32::from(grid.zero);
-        codes.iter_mut().zip(self.x).for_each(|(code, &x)| *code = (levels.of(x) as i32 + zero) as u8);
+        let zero = f32::from(grid.zero);
+        // A whole number is in the low bits of its sum with the shift.
+        codes.iter_mut().zip(self.x).for_each(|(code, &x)| *code = (levels.of(x) + zero + SHIFT).to_bits() as u8);
     }
 }
 
@@ -198,16 +211,33 @@ impl Levels {
     }
 }
 
-/// The nearest whole number of a number under 2²²: adding 1.5 · 2²³ leaves no bits for a fraction.
+/// The least and the largest, zero among them.
+fn extremes(x: &[f32]) -> (f32, f32) {
+    let (mut low, mut high) = ([0.0f32; LANES], [0.0f32; LANES]);
+    for x in x.as_chunks::<LANES>().0 {
+        for lane in 0..LANES {
+            low[lane] = if x[lane] < low[lane] { x[lane] } else { low[lane] };
+            high[lane] = if x[lane] > high[lane] { x[lane] } else { high[lane] };
+        }
+    }
+    (low.into_iter().fold(0.0, f32::min), high.into_iter().fold(0.0, f32::max))
+}
+
+/// 1.5 · 2²³: added to a number under 2²² it leaves no bits for a fraction.
+const SHIFT: f32 = 12_582_912.0;
+
+/// The nearest whole number of a number under 2²².
 #[inline(always)]
 fn nearest(x: f32) -> f32 {
-    const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT) - SHIFT
 }
 
-/// The nearest positive number of f16.
-fn round_scale(scale: f32) -> f32 {
-    f16::from_f32(scale).clamp(f16::MIN_POSITIVE_SUBNORMAL, f16::MAX).to_f32()
+/// The nearest positive number of a format.
+fn round_scale(scale: f32, format: Format) -> f32 {
+    match format {
+        Format::Bf16 => bf16::from_f32(scale).clamp(bf16::MIN_POSITIVE, bf16::MAX).to_f32(),
+        _ => f16::from_f32(scale).clamp(f16::MIN_POSITIVE_SUBNORMAL, f16::MAX).to_f32(),
+    }
 }
 
 /// 2 to a power, clamped to what f32 has without loss.

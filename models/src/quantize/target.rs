@@ -74,12 +74,13 @@ impl QuantizeTo {
 impl Display for QuantizeTo {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let plain = if self.search { "" } else { "-plain" };
-        match (QuantizeTo { search: true, ..*self }, self.symmetric) {
-            (QuantizeTo::Q8, _) => write!(f, "q8{plain}"),
-            (QuantizeTo::Q4, _) => write!(f, "q4{plain}"),
-            (_, true) => write!(f, "int{}-g{}-sym{plain}", self.bits.count(), self.group),
-            (_, false) => write!(f, "int{}-g{}-zero{plain}", self.bits.count(), self.group),
-        }
+        let name = match (QuantizeTo { search: true, ..*self }, self.symmetric) {
+            (QuantizeTo::Q8, _) => "q8".to_owned(),
+            (QuantizeTo::Q4, _) => "q4".to_owned(),
+            (_, true) => format!("int{}-g{}-sym", self.bits.count(), self.group),
+            (_, false) => format!("int{}-g{}-zero", self.bits.count(), self.group),
+        };
+        f.pad(&(name + plain))
     }
 }
 
