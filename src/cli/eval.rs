@@ -13,9 +13,10 @@ use super::progress::Spinner;
 use super::{Result, refused};
 use clap::{Args as ClapArgs, Subcommand};
 use kinds::Kinds;
-use raglan::Error;
 use raglan::eval::Format;
 use raglan::models::Tokenizer;
+use raglan::shaders::KvType;
+use raglan::{EngineOptions, Error};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,13 @@ impl CommonArgs {
 fn split(tokenizer: &Tokenizer, text: &str, quiet: bool) -> Result<Vec<u32>> {
     let _spinner = Spinner::new("splitting the text into tokens".to_owned(), quiet);
     Ok(tokenizer.encode(text, false)?)
+}
+
+/// How engines are started, formats apart: calibrated as for who runs a model with them.
+fn options(global: &Global, model: &Model) -> Result<EngineOptions> {
+    model.tell_notes();
+    let kv_types = Some(KvType::Int8.into());
+    model.calibrated(&EngineOptions { kv_types, ..global.engine_options(1) })
 }
 
 /// What a model is called in reports.

@@ -5,7 +5,7 @@ use super::super::load::{Model, open_gpu};
 use super::super::output::{print, print_json};
 use super::super::{Result, refused};
 use super::watch::{Watch, stop_flag};
-use super::{CommonArgs, ended, name, pictures, split, tables, write};
+use super::{CommonArgs, ended, name, options, pictures, split, tables, write};
 use raglan::eval::{self, End, Job, Text};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -75,7 +75,7 @@ pub(super) fn run(global: &Global, args: &CompareArgs) -> Result {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         texts.push(Text { name, windows });
     }
-    let mut engine = global.engine_options(1);
+    let mut engine = options(global, &model)?;
     let longest = texts.iter().flat_map(|text| &text.windows).map(Vec::len).max().unwrap_or(0);
     engine.max_context.get_or_insert(longest);
     let temp_dir = args.temp_dir.clone().unwrap_or_else(std::env::temp_dir);

@@ -6,7 +6,7 @@ use super::super::output::{print, print_json};
 use super::super::{Result, refused};
 use super::kinds::{Counts, counts};
 use super::watch::{Watch, stop_flag};
-use super::{CommonArgs, ended, name, pictures, split, tables, write};
+use super::{CommonArgs, ended, name, options, pictures, split, tables, write};
 use raglan::eval::End;
 use raglan::eval::needle::{self, Job};
 use std::time::Instant;
@@ -72,7 +72,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             if lengths.is_empty() { vec![most] } else { lengths }
         }
     };
-    let engine = global.engine_options(1);
+    let engine = options(global, &model)?;
     let stop = stop_flag()?;
     let job = Job {
         gpu: &gpu,
