@@ -180,19 +180,25 @@ fn look(
 ) -> LayerFound {
     let head_dim = spec.head_dim;
     let inv_freq = if spec.layers[layer].rope { spec.rope.inv_freq() } else { Vec::new() };
-    let turn = Turn { inv_freq, factor: spec.rope.attention_factor() };
+    let (turn, zeros) = (Turn { inv_freq }, vec![0.0; head_dim]);
     let head = keys.len() / spec.num_key_value_heads;
     let looked = head.min(LOOKED_ROWS * head_dim);
     let mut found = LayerFound { mean: Vec::new(), keys: Fidelity::default(), values: Fidelity::default() };
     for (keys, values) in keys.chunks_exact(head).zip(values.chunks_exact(head)) {
         let unturned = turn.unturned(keys, head_dim);
-        let mean = turn.average(&unturned, head_dim, positions);
-        let held = fidelity(kv, Side::Key, &keys[..looked], &mean, rotation, spread(&unturned, head_dim));
-        found.keys = found.keys.worse(held);
-        let held =
-            fidelity(kv, Side::Value, &values[..looked], &vec![0.0; head_dim], rotation, spread(values, head_dim));
-        found.values = found.values.worse(held);
+        let differ = spread(&unturned, head_dim);
+        // As they would lie all over the longest context.
+        let spread_out = turn.turned(&unturned[..looked], head_dim, |row| row * positions * head_dim / looked);
+        let average = turn.average(&unturned, head_dim, positions);
+        let [centred, uncentred] =
+            [&average, &zeros].map(|mean| fidelity(kv, Side::Key, &spread_out, mean, rotation, differ));
+        // Channels that turn neither often nor hardly may lose by it.
+        let (mean, held) =
+            if centred.error < uncentred.error { (average, centred) } else { (zeros.clone(), uncentred) };
         found.mean.extend(mean);
+        found.keys = found.keys.worse(held);
+        let held = fidelity(kv, Side::Value, &values[..looked], &zeros, rotation, spread(values, head_dim));
+        found.values = found.values.worse(held);
     }
     found
 }

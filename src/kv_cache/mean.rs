@@ -18,8 +18,6 @@ use raglan_shaders::kv_rows::Side;
 pub struct Turn {
     /// `[rotary_dim / 2]`; empty in a layer without.
     pub inv_freq: Vec<f64>,
-    /// Multiplies what turns.
-    pub factor: f64,
 }
 
 /// How well a type holds the keys or the values of a head.
@@ -68,13 +66,25 @@ impl Turn {
         }
     }
 
-    /// Keys as they were before their RoPE, but for its factor: `[tokens, head_dim]`, at positions from 0.
+    /// Keys as they were before their RoPE, but for a factor of it: `[tokens, head_dim]`, at positions from 0.
     pub fn unturned(&self, keys: &[f64], head_dim: usize) -> Vec<f64> {
         let mut keys = keys.to_vec();
         for (position, columns) in keys.chunks_exact_mut(head_dim).enumerate() {
             self.turn(columns, |freq| {
                 let (sin, cos) = (position as f64 * freq).sin_cos();
                 (cos, -sin)
+            });
+        }
+        keys
+    }
+
+    /// [`Turn::unturned`] keys at other positions, a row each: `[rows, head_dim]`.
+    pub fn turned(&self, unturned: &[f64], head_dim: usize, position: impl Fn(usize) -> usize) -> Vec<f64> {
+        let mut keys = unturned.to_vec();
+        for (row, columns) in keys.chunks_exact_mut(head_dim).enumerate() {
+            self.turn(columns, |freq| {
+                let (sin, cos) = (position(row) as f64 * freq).sin_cos();
+                (cos, sin)
             });
         }
         keys
@@ -157,22 +167,14 @@ mod tests {
     use super::*;
 
     fn turn() -> Turn {
-        Turn { inv_freq: vec![1.0, 0.1, 0.0], factor: 1.5 }
+        Turn { inv_freq: vec![1.0, 0.1, 0.0] }
     }
 
     /// Keys at positions from 0 whose mean before RoPE is `mean`.
     fn keys(turn: &Turn, mean: &[f64], tokens: usize) -> Vec<f64> {
-        let mut keys = Vec::new();
-        for position in 0..tokens {
-            let noise = |col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 0.5;
-            let mut row: Vec<f64> = mean.iter().enumerate().map(|(col, mean)| mean + noise(col)).collect();
-            turn.turn(&mut row, |freq| {
-                let (sin, cos) = (position as f64 * freq).sin_cos();
-                (cos, sin)
-            });
-            keys.extend(row);
-        }
-        keys
+        let noise = |position: usize, col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 0.5;
+        let row = |position| mean.iter().enumerate().map(move |(col, mean)| mean + noise(position, col));
+        turn.turned(&(0..tokens).flat_map(row).collect::<Vec<_>>(), mean.len(), |position| position)
     }
 
     #[test]
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_bias_costs_what_centring_brings_back() {
-        let turn = Turn { inv_freq: Vec::new(), factor: 1.0 };
+        let turn = Turn { inv_freq: Vec::new() };
         let bias: Vec<f64> = (0..32).map(|col| if col % 5 == 0 { 50.0 } else { 0.0 }).collect();
         let keys = keys(&turn, &bias, 200);
         let spread = spread(&keys, 32);
