@@ -148,7 +148,7 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     let formats: Vec<Format> = job.formats.iter().map(|format| format.on(job.gpu)).collect();
     let formats: Vec<&Format> = formats.iter().filter(|format| !format.is_same(&own)).collect();
     let spec = job.checkpoint.spec();
-    let next: Vec<Option<u32>> = job.windows().flat_map(nexts).collect();
+    let next: Vec<Option<u32>> = job.windows().flat_map(|window| nexts(window)).collect();
     let spool = Spool::new(job.temp_dir, next.len(), spec.vocab_size)?;
     let mut run = Runner { job, hear, read: 0, total: (next.len() * (2 + formats.len())) as u64 };
 
@@ -177,11 +177,11 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     let mut rows = Vec::new();
     let itself: Vec<Compared> = references.iter().map(Reference::itself).collect();
     let bytes = kv_bytes(&engine);
-    rows.push(job.row("reference", &own, (bytes, start), Ok((&references, itself))));
+    rows.push(job.row("reference", &own, (bytes, start), Ok((&references[..], itself))));
 
     let (start, floor_chunk) = (Instant::now(), engine.scoring_chunk(job.floor_chunk));
     let floor = judge(next.len(), against, |sink| run.read("floor", &mut engine, floor_chunk, sink));
-    rows.push(job.row("floor", &own, (bytes, start), floor.map(|floor| (&references, floor))));
+    rows.push(job.row("floor", &own, (bytes, start), floor.map(|floor| (&references[..], floor))));
     drop(engine);
 
     for format in formats {
@@ -191,7 +191,7 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
             bytes = kv_bytes(&engine);
             judge(next.len(), against, |sink| run.read(&name, &mut engine, chunk, sink))
         });
-        rows.push(job.row("format", format, (bytes, start), compared.map(|compared| (&references, compared))));
+        rows.push(job.row("format", format, (bytes, start), compared.map(|compared| (&references[..], compared))));
     }
     let texts = job.texts.iter().map(|text| TextReport {
         name: text.name.clone(),
@@ -203,7 +203,7 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
 }
 
 /// The token after each of a window's.
-fn nexts(window: &Vec<u32>) -> impl Iterator<Item = Option<u32>> {
+fn nexts(window: &[u32]) -> impl Iterator<Item = Option<u32>> {
     window[1..].iter().copied().map(Some).chain([None])
 }
 
@@ -223,7 +223,7 @@ impl Job<'_> {
         role: &'static str,
         format: &Format,
         (kv_bytes_per_token, start): (Option<u64>, Instant),
-        compared: Result<(&Vec<Reference>, Vec<Compared>), Error>,
+        compared: Result<(&[Reference], Vec<Compared>), Error>,
     ) -> ReportRow {
         let mut row = ReportRow {
             role,
