@@ -4,6 +4,7 @@ mod answer;
 mod bench;
 mod chat;
 mod devices;
+mod eval;
 mod generate;
 mod global;
 mod inspect;
@@ -54,6 +55,7 @@ enum Verb {
     Generate(generate::Args),
     Chat(chat::Args),
     Perplexity(perplexity::Args),
+    Eval(eval::Args),
     Inspect(inspect::Args),
     Quantize(quantize::Args),
     Devices(devices::Args),
@@ -70,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Generate(args) => generate::run(&global, args),
         Verb::Chat(args) => chat::run(&global, args),
         Verb::Perplexity(args) => perplexity::run(&global, args),
+        Verb::Eval(args) => eval::run(&global, args),
         Verb::Inspect(args) => inspect::run(&global, args),
         Verb::Quantize(args) => quantize::run(&global, args),
         Verb::Devices(args) => devices::run(&global, args),

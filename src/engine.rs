@@ -18,6 +18,7 @@ use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
 use options::{model_cost, scheduler_options};
+pub use score::{Held, Logits, Scorer};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod decoder;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod gpu;
 pub mod kv_cache;
 pub mod ops;

@@ -10,6 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
     ("self_test", &["*"]),
     ("bench", &["*"]),
+    ("eval", &["engine", "gpu", "kv_cache", "models", "shaders"]),
     (
         "tune",
         &[

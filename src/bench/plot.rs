@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+pub mod heat;
 pub mod panels;
 
 const WIDTH: f64 = 960.0;
@@ -12,7 +13,10 @@ const RIGHT: f64 = 24.0;
 const TOP: f64 = 58.0;
 const BOTTOM: f64 = 56.0;
 const INK: &str = "#7d8590";
-const COLOURS: [&str; 8] = ["#3f86c7", "#dd8033", "#3f9d63", "#b364bd", "#cf5b5b", "#8d8a2c", "#2fa3a3", "#a0715a"];
+const COLOURS: [&str; 12] = [
+    "#3f86c7", "#dd8033", "#3f9d63", "#b364bd", "#cf5b5b", "#8d8a2c", "#2fa3a3", "#a0715a", "#6f6fd0", "#d0669c",
+    "#79a83b", "#8b8f96",
+];
 
 /// Measured points and the limit below them.
 #[derive(Debug, Clone)]

@@ -133,7 +133,7 @@ impl Model {
     ///
     /// # Errors
     /// If the tokenizer cannot read it.
-    fn calibrated(&self, options: &EngineOptions) -> Result<EngineOptions> {
+    pub(super) fn calibrated(&self, options: &EngineOptions) -> Result<EngineOptions> {
         let mut options = options.clone();
         if options.kv_types.is_some() && options.kv_calibration.is_none() {
             options.kv_calibration = match &self.tokenizer {
@@ -145,7 +145,7 @@ impl Model {
     }
 
     /// What its files ask for and do not get, and what that costs.
-    fn tell_notes(&self) {
+    pub(super) fn tell_notes(&self) {
         for text in self.checkpoint.notes() {
             log::warn!("{}: {text}", self.checkpoint.path().display());
         }

@@ -70,6 +70,18 @@ impl Gpu {
         });
         Ok(StepRing(Arc::new(Mutex::new(slots.collect::<Result<_, Error>>()?))))
     }
+
+    /// As [`Gpu::step_ring`] for the inputs of another ring's steps and more output.
+    ///
+    /// # Errors
+    /// As [`Gpu::step_ring`].
+    ///
+    /// # Panics
+    /// If every slot of `ring` is in flight.
+    pub fn ring_like(&self, ring: &StepRing, slots: usize, output_bytes: u64) -> Result<StepRing, Error> {
+        let input_bytes = ring.0.lock().first().expect("a slot that is not in flight").input.size();
+        self.step_ring(slots, input_bytes, output_bytes)
+    }
 }
 
 impl StepRing {

@@ -1,4 +1,4 @@
-//! Panels of points and lines over logarithmic axes, two beside each other, with one legend.
+//! Panels of points and lines over logarithmic axes, two beside each other, with one legend, and charts of bars below.
 
 use super::{COLOURS, INK, LEFT, TOP, WIDTH, axis, escape, head, number};
 use std::fmt::Write;
@@ -8,6 +8,8 @@ const PANEL: f64 = 350.0;
 const GAP: f64 = 84.0;
 const FOOT: f64 = 52.0;
 const LEGEND: f64 = 20.0;
+/// Height of a bar with the space below it.
+const BAR: f64 = 19.0;
 
 /// How a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,28 @@ pub struct Panel {
     pub diagonal: bool,
     /// What it shows.
     pub series: Vec<Series>,
+}
+
+/// Bars over a logarithmic axis, one below the other.
+#[derive(Debug, Clone)]
+pub struct BarChart {
+    /// Above it.
+    pub name: String,
+    /// Below it.
+    pub x_words: String,
+    /// From the top; one of a series' name has its colour.
+    pub bars: Vec<LogBar>,
+}
+
+/// One bar.
+#[derive(Debug, Clone)]
+pub struct LogBar {
+    /// Before it.
+    pub name: String,
+    /// How long it is; what a logarithm cannot show is no bar.
+    pub value: f64,
+    /// Behind it.
+    pub label: String,
 }
 
 /// An axis from `low` to `high`, in logarithms where it is logarithmic.
@@ -87,7 +111,12 @@ impl Scale {
 }
 
 /// All panels under one title.
-pub fn panels(title: &str, panels: &[Panel]) -> String {
+pub fn panels(title: &str, all: &[Panel]) -> String {
+    panels_and_bars(title, all, &[])
+}
+
+/// All panels under one title, and charts of bars below, two beside each other.
+pub fn panels_and_bars(title: &str, panels: &[Panel], charts: &[BarChart]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for series in panels.iter().flat_map(|panel| &panel.series) {
         if !names.contains(&series.name.as_str()) {
@@ -96,7 +125,8 @@ pub fn panels(title: &str, panels: &[Panel]) -> String {
     }
     let top = TOP + LEGEND * names.len().div_ceil(4) as f64;
     let columns = panels.len().clamp(1, 2);
-    let mut svg = head(top + PANEL * panels.len().div_ceil(columns) as f64, title);
+    let below = top + PANEL * panels.len().div_ceil(columns) as f64;
+    let mut svg = head(below + charts.chunks(2).map(chart_height).sum::<f64>(), title);
     for (index, name) in names.iter().enumerate() {
         let (x, y) = (LEFT + 220.0 * (index % 4) as f64, TOP - 8.0 + LEGEND * (index / 4) as f64);
         let colour = COLOURS[index % COLOURS.len()];
@@ -114,7 +144,79 @@ pub fn panels(title: &str, panels: &[Panel]) -> String {
         let place = Place { left, right: left + wide, top: top + 24.0 + PANEL * (index / columns) as f64 };
         draw(&mut svg, panel, place, &names);
     }
+    let mut top = below;
+    for pair in charts.chunks(2) {
+        let wide = (WIDTH - 24.0) / pair.len() as f64;
+        for (index, chart) in pair.iter().enumerate() {
+            let left = wide * index as f64;
+            draw_bars(&mut svg, chart, Place { left, right: left + wide, top: top + 24.0 }, &names);
+        }
+        top += chart_height(pair);
+    }
     svg + "</svg>\n"
+}
+
+/// Height of charts beside each other with their words.
+fn chart_height(charts: &[BarChart]) -> f64 {
+    24.0 + FOOT + BAR * charts.iter().map(|chart| chart.bars.len()).max().unwrap_or(0) as f64
+}
+
+fn draw_bars(svg: &mut String, chart: &BarChart, Place { left, right, top }: Place, names: &[&str]) {
+    let longest = chart.bars.iter().map(|bar| bar.name.chars().count()).max().unwrap_or(0) as f64;
+    let (left, right) = (left + (24.0 + 6.6 * longest).min((right - left) / 2.0), right - 64.0);
+    let bottom = top + BAR * chart.bars.len() as f64;
+    let shown = |value: f64| value.is_finite() && value > 0.0;
+    let scale = Scale::over(chart.bars.iter().map(|bar| bar.value).filter(|value| shown(*value)), true);
+    let x = |value: f64| left + scale.share(value) * (right - left);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-weight=\"bold\">{}</text>",
+        (left + right) / 2.0,
+        top - 8.0,
+        escape(&chart.name)
+    );
+    for tick in scale.ticks() {
+        let at = x(tick);
+        let _ = writeln!(
+            svg,
+            "<path stroke=\"{INK}\" stroke-opacity=\".3\" d=\"M{at:.1} {top:.1}V{bottom:.1}\"/>\
+             <text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            bottom + 16.0,
+            power(tick)
+        );
+    }
+    for (index, bar) in chart.bars.iter().enumerate() {
+        let y = top + BAR * index as f64;
+        let colour =
+            names.iter().position(|name| *name == bar.name).map_or(INK, |index| COLOURS[index % COLOURS.len()]);
+        // The least has a bar too.
+        let reached = if shown(bar.value) { x(bar.value).max(left + 2.0) } else { left };
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{2:.1}\" text-anchor=\"end\">{1}</text>\
+             <rect x=\"{left:.1}\" y=\"{3:.1}\" width=\"{4:.1}\" height=\"13\" fill=\"{colour}\"/>\
+             <text x=\"{5:.1}\" y=\"{2:.1}\">{6}</text>",
+            left - 8.0,
+            escape(&bar.name),
+            y + 12.0,
+            y + 2.0,
+            reached - left,
+            reached + 6.0,
+            escape(&bar.label)
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        (left + right) / 2.0,
+        bottom + 34.0,
+        escape(&chart.x_words)
+    );
+}
+
+/// A tick's value: as it is, or as a power of ten where it is small.
+fn power(value: f64) -> String {
+    if value < 1e-3 { format!("{value:e}") } else { number(value) }
 }
 
 /// Where a panel's axes are.
@@ -155,7 +257,7 @@ fn draw(svg: &mut String, panel: &Panel, Place { left, right, top }: Place, name
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             left - 6.0,
             at + 4.0,
-            number(tick)
+            power(tick)
         );
     }
     for tick in across.ticks() {
@@ -241,5 +343,17 @@ mod tests {
         assert_eq!(svg.matches("a&lt;b").count(), 1);
         assert_eq!(svg.matches("<circle").count(), 2);
         assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && !svg.contains("NaN"), "{svg}");
+    }
+
+    #[test]
+    fn bars_have_their_labels_and_those_of_nothing_are_of_no_width() {
+        let bar = |name: &str, value, label: &str| LogBar { name: name.into(), value, label: label.into() };
+        let bars = vec![bar("a<b", 1e-5, "0.00001"), bar("none", 0.0, "0"), bar("large", 2.0, "2")];
+        let chart = BarChart { name: "divergence".into(), x_words: "nats".into(), bars };
+        let svg = panels_and_bars("title", &[], &[chart.clone(), chart]);
+        for text in ["a&lt;b", "divergence", "nats", "width=\"0.0\"", "1e-5"] {
+            assert_eq!(svg.matches(text).count(), 2, "{text}: {svg}");
+        }
+        assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN") && !svg.contains("inf"), "{svg}");
     }
 }
