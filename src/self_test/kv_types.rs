@@ -20,7 +20,7 @@ pub(super) fn tests() -> Vec<SelfTest> {
 /// Columns of a head of these models.
 const HEAD_DIM: usize = 16;
 
-/// How much better a run must be for what it shows to be no accident: of mean divergences over 72 tokens.
+/// How far divergences of runs that round alike, but not the same, may lie from each other.
 const MARGIN: f64 = 4.0;
 
 /// The mean over all tokens of the divergence of the softmax of `met` from that of `want`, in nats: `[tokens, vocab]`.
@@ -100,13 +100,13 @@ fn centring(adapters: &Adapters) -> Result<String, String> {
             }
         }
     })?;
-    compare(adapters, &biased, &golden.generated, &[("int8", "int8:uncentred"), ("int4", "int4:uncentred")])
+    compare(adapters, &biased, &golden.generated, &[("int8", "int8:uncentred"), ("int4", "int4:uncentred")], 10.0)
 }
 
 /// The same model with keys and values that have outlier channels in a layer: queries and the output's projection are as much
-/// smaller there.
+/// smaller there. A head of 16 columns has few others to spread two over.
 fn rotating(adapters: &Adapters) -> Result<String, String> {
-    const OUTLIER: f32 = 24.0;
+    const OUTLIER: f32 = 8.0;
     let golden = Golden::open("llama")?;
     let spec = golden.checkpoint.spec();
     // Both channels of a pair that RoPE turns together, so that the queries' share can be taken out before it.
@@ -132,15 +132,16 @@ fn rotating(adapters: &Adapters) -> Result<String, String> {
             values[row * cols..][..cols].iter_mut().for_each(|value| *value *= factor);
         }
     })?;
-    compare(adapters, &outliers, &golden.generated, &[("int4", "int4:unrotated"), ("k8v4", "k8v4:unrotated")])
+    compare(adapters, &outliers, &golden.generated, &[("int4,1-2=f32", "int4:unrotated,1-2=f32")], 2.0)
 }
 
-/// Of each pair of types the first must be nearer to f32 than the second, by [`MARGIN`].
+/// Of each pair of types the first must be nearer to f32 than the second, so many times.
 fn compare(
     adapters: &Adapters,
     checkpoint: &Checkpoint,
     tokens: &[u32],
     pairs: &[(&str, &str)],
+    times: f64,
 ) -> Result<String, String> {
     let mut found = Vec::new();
     for &(with, without) in pairs {
@@ -148,8 +149,8 @@ fn compare(
         let met = divergences(adapters, checkpoint, tokens, &types, None)?;
         let ratio = met[1] / met[0];
         let all_told = format!("{} ({ratio:.1} times)", told(&types, &met));
-        if ratio.is_nan() || ratio < MARGIN {
-            return Err(format!("{all_told}, wanted {MARGIN} times"));
+        if ratio.is_nan() || ratio < times {
+            return Err(format!("{all_told}, wanted {times} times"));
         }
         found.push(all_told);
     }
