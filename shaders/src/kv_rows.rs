@@ -150,7 +150,7 @@ pub fn rotate(values: &mut [f64], rotation: usize) {
     for block in values.chunks_exact_mut(rotation) {
         let x = block.to_vec();
         for (i, out) in block.iter_mut().enumerate() {
-            let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = |j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
             *out = x.iter().enumerate().map(|(j, x)| sign(j) * x).sum::<f64>() / (rotation as f64).sqrt();
         }
     }

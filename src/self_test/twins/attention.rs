@@ -160,9 +160,13 @@ pub(super) fn check_quantised(rig: &Rig<'_>, kernel: &'static Kernel, kv: KvType
     if !is_wanted && !rig.is_sweeping() && !is_coop || is_coop && rig.is_software() && rig.turn > 0 {
         return Ok(());
     }
-    let shapes = [(64, 4, 2), (20, 6, 2), (80, 3, 3), (128, 4, 1), (33, 4, 1), (256, 3, 1)];
+    let mut shapes = [(64, 4, 2), (20, 6, 2), (80, 3, 3), (128, 4, 1), (33, 4, 1), (256, 3, 1)];
+    if is_coop {
+        shapes.swap(0, 1);
+    }
+    let software_shapes = if is_coop { 1 } else { 4 };
     for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
-        if rig.is_software() && (index > 3 || is_coop && index > 1) {
+        if rig.is_software() && index >= software_shapes {
             continue;
         }
         let windows: &[usize] = if index == 0 { &[0, 7] } else { &[[0, 40, 1][index % 3]] };
