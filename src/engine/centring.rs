@@ -17,7 +17,6 @@ use half::f16;
 use raglan_models::ModelSpec;
 use raglan_shaders::kv_rows::Side;
 use raglan_shaders::{KvType, rotation};
-use std::ops::Range;
 use std::time::Instant;
 
 /// Tokens that are read at most: enough for means within a twentieth of what rows differ by; on a software adapter, which takes
@@ -218,9 +217,9 @@ pub(super) fn warn(spec: &ModelSpec, (types, kv_types): (&Types, &KvTypes), foun
             log::debug!("layer {layer}, {}: keys {keys:.4?}, values {values:.4?}", kv_types.of_layer(layer));
         }
     }
-    if let Some((error, layers)) = unsuited(found, types.kv) {
-        let kept = KvTypes { layers: [&kv_types.layers[..], &layers].concat(), ..kv_types.clone() };
-        let named = KvTypes { layers, ..KvTypes::from(types.kv) }.to_string();
+    if let Some((error, floats)) = unsuited(found, types.kv) {
+        let named = floats.to_string();
+        let kept = KvTypes { layers: [&kv_types.layers[..], &floats.layers].concat(), ..kv_types.clone() };
         let named: Vec<&str> = named.split(',').skip(1).filter_map(|layers| layers.split('=').next()).collect();
         let (named, float) = (named.join(", "), types.kv);
         log::warn!(
@@ -232,22 +231,22 @@ pub(super) fn warn(spec: &ModelSpec, (types, kv_types): (&Types, &KvTypes), foun
     }
 }
 
-/// The worst error over [`MOST_ERROR`], and the layers that have such, each with the type to keep it in.
-fn unsuited(found: &[Option<LayerFound>], float: KvType) -> Option<(f64, Vec<(Range<usize>, KvType)>)> {
-    let (mut worst, mut layers): (f64, Vec<(Range<usize>, KvType)>) = (0.0, Vec::new());
+/// The worst error over [`MOST_ERROR`], and the layers that have such, each as `float`.
+fn unsuited(found: &[Option<LayerFound>], float: KvType) -> Option<(f64, KvTypes)> {
+    let (mut worst, mut kept) = (0.0, KvTypes::from(float));
     for (layer, found) in found.iter().enumerate() {
         let Some(LayerFound { keys, values, .. }) = found else { continue };
         let error = keys.error.max(keys.first_error).max(values.error).max(values.first_error);
         if error <= MOST_ERROR {
             continue;
         }
-        worst = worst.max(error);
-        match layers.last_mut() {
+        worst = f64::max(worst, error);
+        match kept.layers.last_mut() {
             Some((last, _)) if last.end == layer => last.end = layer + 1,
-            _ => layers.push((layer..layer + 1, float)),
+            _ => kept.layers.push((layer..layer + 1, float)),
         }
     }
-    (!layers.is_empty()).then_some((worst, layers))
+    (!kept.layers.is_empty()).then_some((worst, kept))
 }
 
 #[cfg(test)]
@@ -262,8 +261,8 @@ mod tests {
         };
         let over = 2.0 * MOST_ERROR;
         let found = [of(over), of(over), of(0.1), None, of(3.0 * MOST_ERROR)];
-        let (worst, layers) = unsuited(&found, KvType::F16).expect("three are over");
-        assert_eq!((worst, layers), (3.0 * MOST_ERROR, vec![(0..2, KvType::F16), (4..5, KvType::F16)]));
+        let (worst, kept) = unsuited(&found, KvType::F16).expect("three are over");
+        assert_eq!((worst, kept.to_string().as_str()), (3.0 * MOST_ERROR, "f16,0-1=f16,4=f16"));
         assert!(unsuited(&[of(0.1), None], KvType::F16).is_none());
     }
 }
