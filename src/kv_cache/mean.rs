@@ -172,7 +172,7 @@ mod tests {
 
     /// Keys at positions from 0 whose mean before RoPE is `mean`.
     fn keys(turn: &Turn, mean: &[f64], tokens: usize) -> Vec<f64> {
-        let noise = |position: usize, col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 0.5;
+        let noise = |position: usize, col: usize| ((position * 31 + col * 17) % 23) as f64 / 23.0 - 11.0 / 23.0;
         let row = |position| mean.iter().enumerate().map(move |(col, mean)| mean + noise(position, col));
         turn.turned(&(0..tokens).flat_map(row).collect::<Vec<_>>(), mean.len(), |position| position)
     }

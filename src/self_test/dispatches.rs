@@ -20,6 +20,7 @@ fn check(adapters: &Adapters) -> Result<String, String> {
         (AdapterClass::Hardware, false, 1, "one to four", None),
         (AdapterClass::Hardware, false, 1, "one to four", Some("int8")),
         (AdapterClass::Hardware, false, 5, "more", Some("int4")),
+        (AdapterClass::Hardware, false, 5, "more", Some("k8v4")),
         (AdapterClass::Hardware, false, 5, "more", Some("k8v4:unrotated")),
         (AdapterClass::Hardware, false, 4, "one to four", None),
         (AdapterClass::Hardware, false, 5, "more", None),
@@ -27,7 +28,8 @@ fn check(adapters: &Adapters) -> Result<String, String> {
         (AdapterClass::Hardware, true, 1, "more", None),
         (AdapterClass::Software, false, 1, "more", None),
     ] {
-        let golden = Golden::open("llama")?;
+        // Where values are rotated, what has `o` in blocks.
+        let golden = Golden::open(if kv == Some("k8v4") { "gptq" } else { "llama" })?;
         let kv_types = kv.map(str::parse).transpose()?;
         let options = EngineOptions { class: Some(class), deterministic, kv_types, ..options() };
         let engine = engine(&adapters.plain, &golden.checkpoint, &options)?;
@@ -43,6 +45,9 @@ fn check(adapters: &Adapters) -> Result<String, String> {
             }
             let wanted = told(line, segments).ok_or_else(|| format!("the README has no line {line:?}"))?;
             // Where values are rotated and the output's projection does not turn them back.
+            if engine.rotates_back() != (kv == Some("k8v4")) {
+                return Err(format!("{kv:?}: attention's output is turned back: {}", engine.rotates_back()));
+            }
             let wanted = wanted + usize::from(engine.rotates_back());
             let dispatched = engine.rehearse(&batch);
             let appends = dispatched.iter().enumerate().filter(|(_, variant)| variant.kernel.name == "rope_append");

@@ -108,8 +108,9 @@ fn random_limits(rng: &mut StdRng) -> AdapterLimits {
 /// What is picked for a batch must be legal by the kernel's own word, whatever a dispatch has of items.
 fn assert_attention_is_legal(planner: &Planner, terms: &Terms, what: &str) {
     let packed = (planner.max_batch_tokens * planner.shape.group()) as u32;
-    for (_, choice) in planner.attention_choices() {
-        let is_legal = (choice.kernel.legal)(&terms.limits, &[1, packed, 64], &choice.schedule);
+    for (kv, choice) in planner.attention_choices() {
+        let is_legal =
+            (choice.kernel.legal)(&terms.limits, &[1, packed, 64, kv.word_values() as u32], &choice.schedule);
         assert!(is_legal, "{what}: {}", choice.candidate());
     }
 }
