@@ -125,10 +125,10 @@ fn notes(places: &HashMap<Role, Place>, schemes: &Schemes) -> Vec<String> {
     }
     if floats > 0 {
         notes.push(format!(
-            "{floats} matrices are decoded to 16-bit floats at load, {:.1} GB for {:.1} GB of integers: their columns are not in \
+            "{floats} matrices are decoded to 16-bit floats at load, {:.1} MB for {:.1} MB of integers: their columns are not in \
              order of their groups (desc_act), or a group is no multiple of 32 columns",
-            float_bytes as f64 / 1e9,
-            integer_bytes as f64 / 1e9
+            float_bytes as f64 / 1e6,
+            integer_bytes as f64 / 1e6
         ));
     }
     notes
