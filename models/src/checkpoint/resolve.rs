@@ -17,7 +17,7 @@ pub(super) enum Place {
     /// As the model's format has it.
     Plain(PlainPlace),
     /// A matrix of integers in several tensors.
-    Packed { place: PackedPlace, shape: [usize; 2] },
+    Packed { place: Box<PackedPlace>, shape: [usize; 2] },
 }
 
 /// A tensor of floats, or of GGUF's blocks.
@@ -59,7 +59,7 @@ pub(super) fn places(
         {
             names.extend(place.names.iter().cloned());
             modules.insert(module.to_owned());
-            found.insert(role, Place::Packed { place, shape: [rows, cols] });
+            found.insert(role, Place::Packed { place: Box::new(place), shape: [rows, cols] });
             continue;
         }
         let Some(entry) = tensors.entries.get(&name) else {
