@@ -154,11 +154,12 @@ impl Packed<'_> {
         let (values, block_bytes) = tensor.format.block();
         let row_bytes = out.len() / rows.len();
         let shape = [tensor.rows, tensor.cols];
+        let scaled = if values == 1 { self.scaled(shape, &rows) } else { Vec::new() };
         let mut tile = Tile::new();
         for stretch in 0..tensor.cols / STRETCH {
             self.layout.read(self.quants, shape, start..rows.end, stretch, &mut tile);
             if values == 1 {
-                self.write_floats(tensor, stretch, start, rows.clone(), &tile, out);
+                self.write_floats(tensor, stretch, &scaled, (&tile, rows.start - start), out);
                 continue;
             }
             let (block, part) = (stretch * STRETCH / values, stretch * STRETCH % values);
@@ -177,31 +178,36 @@ impl Packed<'_> {
         }
     }
 
-    /// Values as floats, where columns are not in order of their groups.
+    /// Scale and zero point of every group of a tile's rows: `[groups, rows]`.
+    fn scaled(&self, shape: [usize; 2], rows: &Range<usize>) -> Vec<(f32, i32)> {
+        let of = |group, row| (self.scale(shape, row, group), self.zero(shape, row, group) as i32);
+        (0..self.groups(shape[1])).flat_map(|group| rows.clone().map(move |row| of(group, row))).collect()
+    }
+
+    /// Values of a stretch as floats, where columns are not in order of their groups; the first row is the tile's row `skipped`.
     fn write_floats(
         &self,
         tensor: &Tensor<'_>,
         stretch: usize,
-        start: usize,
-        rows: Range<usize>,
-        tile: &Tile,
+        scaled: &[(f32, i32)],
+        (tile, skipped): (&Tile, usize),
         out: &mut [u8],
     ) {
-        let row_bytes = out.len() / rows.len();
-        let shape = [tensor.rows, tensor.cols];
         let groups = self.groups(tensor.cols);
-        for i in 0..STRETCH {
+        let rows = scaled.len() / groups;
+        let group_of: [usize; STRETCH] = std::array::from_fn(|i| {
             let col = stretch * STRETCH + i;
-            let group =
-                self.group_of.map_or(col / self.group_size, |groups| word(groups, col) as usize).min(groups - 1);
-            for (row, out) in rows.clone().zip(out.chunks_exact_mut(row_bytes)) {
-                let quant = tile.quant(row - start, self.bits(), i) as i32 - self.zero(shape, row, group) as i32;
-                let value = self.scale(shape, row, group) * quant as f32;
-                let half = match tensor.format {
+            self.group_of.map_or(col / self.group_size, |groups| word(groups, col) as usize).min(groups - 1)
+        });
+        for (row, out) in out.chunks_exact_mut(tensor.cols * 2).enumerate() {
+            let out = out[2 * STRETCH * stretch..][..2 * STRETCH].as_chunks_mut().0;
+            for ((i, group), out) in group_of.iter().enumerate().zip(out) {
+                let (scale, zero) = scaled[group * rows + row];
+                let value = scale * (tile.quant(skipped + row, self.bits(), i) as i32 - zero) as f32;
+                *out = match tensor.format {
                     Format::Bf16 => bf16::from_f32(value).to_le_bytes(),
                     _ => f16::from_f32(value).to_le_bytes(),
                 };
-                out[2 * col..2 * col + 2].copy_from_slice(&half);
             }
         }
     }

@@ -17,7 +17,7 @@ pub(super) enum Place {
     /// As the model's format has it.
     Plain(PlainPlace),
     /// A matrix of integers in several tensors.
-    Packed { place: PackedPlace, shape: [usize; 2] },
+    Packed { place: Box<PackedPlace>, shape: [usize; 2] },
 }
 
 /// A tensor of floats, or of GGUF's blocks.
@@ -59,7 +59,7 @@ pub(super) fn places(
         {
             names.extend(place.names.iter().cloned());
             modules.insert(module.to_owned());
-            found.insert(role, Place::Packed { place, shape: [rows, cols] });
+            found.insert(role, Place::Packed { place: Box::new(place), shape: [rows, cols] });
             continue;
         }
         let Some(entry) = tensors.entries.get(&name) else {
@@ -125,10 +125,10 @@ fn notes(places: &HashMap<Role, Place>, schemes: &Schemes) -> Vec<String> {
     }
     if floats > 0 {
         notes.push(format!(
-            "{floats} matrices are decoded to 16-bit floats at load, {:.1} GB for {:.1} GB of integers: their columns are not in \
+            "{floats} matrices are decoded to 16-bit floats at load, {:.1} MB for {:.1} MB of integers: their columns are not in \
              order of their groups (desc_act), or a group is no multiple of 32 columns",
-            float_bytes as f64 / 1e9,
-            integer_bytes as f64 / 1e9
+            float_bytes as f64 / 1e6,
+            integer_bytes as f64 / 1e6
         ));
     }
     notes

@@ -156,18 +156,17 @@ fn read_awq(quants: &[u8], all_rows: usize, rows: Range<usize>, stretch: usize, 
         }
         for (distance, shift, mask) in [(1, 4, 0x0f0f_0f0f), (2, 8, 0x00ff_00ff), (4, 16, 0x0000_ffff)] {
             for low in (0..8).filter(|low| low & distance == 0) {
-                for lane in 0..LANES {
-                    let (a, b) = (eight[low][lane], eight[low + distance][lane]);
-                    let swapped = ((a >> shift) ^ b) & mask;
-                    eight[low + distance][lane] = b ^ swapped;
-                    eight[low][lane] = a ^ swapped << shift;
+                let (head, tail) = eight.split_at_mut(low + distance);
+                for (a, b) in head[low].iter_mut().zip(&mut tail[0]) {
+                    let swapped = ((*a >> shift) ^ *b) & mask;
+                    *b ^= swapped;
+                    *a ^= swapped << shift;
                 }
             }
         }
         for row in 0..8 {
-            let nibble = awq_nibble(row);
-            for lane in 0..lanes {
-                tile.words[index][8 * lane + row] = eight[nibble][lane];
+            for (lane, word) in eight[awq_nibble(row)][..lanes].iter().enumerate() {
+                tile.words[index][8 * lane + row] = *word;
             }
         }
     }
