@@ -95,7 +95,7 @@ impl AttentionStats {
             _ if chunk >= keys_max => runs.len(),
             _ => {
                 let shift = chunk.ilog2();
-                runs.iter().map(|run| ((u64::from(run) + u64::from(chunk - 1)) >> shift) as usize).sum()
+                runs.iter().map(|run| ((u64::from(*run) + u64::from(chunk - 1)) >> shift) as usize).sum()
             }
         });
         let variation = (variance.sqrt() / mean.max(1.0)) as f32;
