@@ -6,7 +6,7 @@ use raglan::batch::{Batch, StepLimits};
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Buffer, Gpu, GpuOptions, StepRing};
 use raglan::ops::{Dtype, Types};
-use raglan::plan::{AttentionShape, Numerics, Picked, Plan, Planner, TileForm};
+use raglan::plan::{AttentionShape, KvGroup, Numerics, Picked, Plan, Planner, TileForm};
 use raglan::segments::Segment;
 use raglan::shaders::attention::merge::{self, AttentionMergeParams};
 use raglan::shaders::attention::{AttentionParams, vector};
@@ -176,7 +176,7 @@ impl Bench {
         };
         // More than a cache holds, where memory is not small.
         let layers = if gpu.is_software() { 1 } else { 4 };
-        let values = numbers(elements, types.kv_bytes());
+        let values = numbers(elements, types.kv.k_bits() / 8);
         let layers = (0..layers)
             .map(|_| {
                 let arenas = [gpu.buffer("k", values.len() as u64)?, gpu.buffer("v", values.len() as u64)?];
@@ -202,7 +202,7 @@ impl Bench {
         let prepared: Vec<_> = ways.iter().map(|way| self.prepare(way)).collect::<Result<_, _>>()?;
         let context_bytes = |way: &Way| {
             let keys: usize = way.batch.positions.iter().map(|&position| position as usize + 1).sum();
-            2 * keys * self.sizes.kv_heads * HEAD_DIM * self.types.kv_bytes()
+            2 * keys * self.sizes.kv_heads * HEAD_DIM * (self.types.kv.k_bits() / 8)
         };
         let repeats = (self.sizes.turn_bytes / context_bytes(&ways[0])).clamp(1, 64);
         let mut times = vec![Vec::new(); ways.len()];
@@ -234,9 +234,8 @@ impl Bench {
         let shape = AttentionShape {
             num_heads: self.sizes.heads,
             num_kv_heads: self.sizes.kv_heads,
-            head_stride: HEAD_DIM,
-            element_bytes: self.types.kv_bytes(),
-            windows: vec![None],
+            head_dim: HEAD_DIM,
+            groups: vec![KvGroup { window: None, kv: self.types.kv }],
             numerics: way.numerics,
         };
         let limits = StepLimits { max_batch_tokens: 64, max_sequences: 64, max_adjustments: 1 };
@@ -259,10 +258,10 @@ impl Bench {
             vector: plan
                 .passes
                 .iter()
-                .map(|pass| planner.vector_schedule(Picked::Rules, pass.vector_packed_rows).clone())
+                .map(|pass| planner.vector_schedule(0, Picked::Rules, pass.vector_packed_rows).clone())
                 .collect(),
             merge: planner.merge_schedule(),
-            tiles: planner.tiles().to_vec(),
+            tiles: planner.tiles(0).to_vec(),
             paged: way.paged,
             plan,
         })
@@ -307,11 +306,11 @@ impl Prepared {
                 let kernel = if self.paged { &*PAGED } else { &vector::KERNEL };
                 let rows = vector::KERNEL.value(schedule, "ROWS") as usize;
                 let blocks = pass.vector_packed_rows.div_ceil(rows) as u32;
-                let vector = kernel.variant(&[types.act, types.kv, types.team], schedule.clone());
+                let vector = kernel.variant(&[types.act, Part::Kv(types.kv), types.team], schedule.clone());
                 let mut forms = vec![(&pass.vector, [kv_heads, blocks, pass.vector.len() as u32], vector)];
                 for ((items, rows), tile) in pass.tiles.iter().zip(pass.tile_packed_rows).zip(&self.tiles) {
                     let tiles = rows.div_ceil(tile.packed_rows) as u32;
-                    forms.push((items, [items.len() as u32, tiles, kv_heads], types.tile_variant(tile)));
+                    forms.push((items, [items.len() as u32, tiles, kv_heads], types.tile_variant(tile, types.kv)));
                 }
                 for (items, workgroups, variant) in forms {
                     let params = AttentionParams { first_item: items.start as u32, ..params };

@@ -5,8 +5,9 @@
 use raglan::batch::{Batch, StepLimits};
 use raglan::cost::AdapterClass;
 use raglan::gpu::{Gpu, GpuOptions};
-use raglan::plan::{AttentionShape, Numerics, Planner};
+use raglan::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use raglan::segments::{Move, QUANTUM, Segment};
+use raglan::shaders::KvType;
 use raglan::shaders::move_rows::{KERNEL, MoveRowsParams, group_words, workgroups};
 use std::time::Instant;
 
@@ -25,9 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let shape = AttentionShape {
         num_heads: KV_HEADS,
         num_kv_heads: KV_HEADS,
-        head_stride: ROW_BYTES / 2,
-        element_bytes: 2,
-        windows: vec![None],
+        head_dim: ROW_BYTES / 2,
+        groups: vec![KvGroup { window: None, kv: KvType::F16 }],
         numerics: Numerics::Fast,
     };
     let limits = StepLimits { max_batch_tokens: 1, max_sequences: 1, max_adjustments: 1 };

@@ -3,7 +3,7 @@
 
 use raglan::batch::{Batch, StepLimits};
 use raglan::cost::{AdapterClass, ModelCost, StepCost};
-use raglan::plan::{AttentionShape, Numerics, Plan, Planner};
+use raglan::plan::{AttentionShape, KvGroup, Numerics, Plan, Planner};
 use raglan::request::{Request, RequestId, SamplingParams};
 use raglan::scheduler::{Scheduler, SchedulerOptions};
 use raglan::schedules::made_up::{ADAPTER, chance, weights};
@@ -11,7 +11,7 @@ use raglan::schedules::{AdapterKey, Form, Found, Mode, Tuner, attention};
 use raglan::segments::{Policy, Segment, SlotGroups};
 use raglan::sequence::Sequence;
 use raglan::shaders::attention::CHUNK;
-use raglan::shaders::{AdapterLimits, Part};
+use raglan::shaders::{AdapterLimits, KvType, Part};
 use raglan::tuner::{Candidate, Cost};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -46,9 +46,8 @@ fn main() {
         let shape = AttentionShape {
             num_heads: 32,
             num_kv_heads: 8,
-            head_stride: 128,
-            element_bytes: 2,
-            windows: vec![None],
+            head_dim: 128,
+            groups: vec![KvGroup { window: None, kv: KvType::F16 }],
             numerics,
         };
         let limits = StepLimits { max_batch_tokens: 768, max_sequences: 257, max_adjustments: 1 };
@@ -90,7 +89,7 @@ enum Asked {
 
 /// The same planner with made-up weights that know 48 candidates of each form.
 fn tuned(mut planner: Planner) -> Planner {
-    let (terms, heads) = (planner.terms().clone(), planner.heads());
+    let (terms, heads) = (planner.terms().clone(), planner.heads(0));
     let mut forms = Vec::new();
     for form in [Form::Vector, Form::Tile] {
         let all = attention::all(form, &heads, &terms, &planner.usual_attention(form));

@@ -109,8 +109,8 @@ impl Steps {
         let checkpoint = Checkpoint::tiny()?;
         let spec = checkpoint.spec();
         let types = Types::of(gpu, Dtype::default());
-        let attention = attention_shape(spec, &types)?;
-        let kv_shape = kv_shape(spec, &attention);
+        let attention = attention_shape(spec, &types.kv.into())?;
+        let kv_shape = kv_shape(spec, &attention, &types.kv.into());
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let kernels = Kernels::new(gpu, types, Planner::new(attention, class, gpu.limits(), &limits))?;
         let weights = Weights::upload(gpu, &checkpoint, &mut |_, _| ())?;

@@ -5,6 +5,7 @@
 //! so that each row has the time which that needs at the measured rates beside the time that was met.
 
 mod adapter;
+pub mod depth;
 pub mod kernels;
 pub mod models;
 mod ops;

@@ -7,6 +7,7 @@ mod devices;
 mod generate;
 mod global;
 mod inspect;
+mod interrupt;
 mod load;
 mod output;
 mod perplexity;

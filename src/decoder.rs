@@ -1,22 +1,24 @@
 //! The forward pass: embed → layers → logits, one line an op. Model families are data.
 
+mod size;
 mod watch;
 
+pub use size::StepShape;
 pub use watch::{Watch, Watched};
 
 use crate::batch::{Batch, StepLimits};
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu};
-use crate::kv_cache::{KvCache, KvShape};
+use crate::kv_cache::{KvCache, KvShape, KvTypes, LayerShape};
 use crate::ops::{Kernels, Norm, Ops, Partials, Product, RopeShape, Rows, Types};
-use crate::plan::{AttentionShape, Capacity, Numerics};
+use crate::plan::{AttentionShape, Capacity, KvGroup, Numerics};
 use crate::schedules::ProductKey;
 use crate::weights::{LayerWeights, Matrix, Piece, Weights};
-use raglan_models::ModelSpec;
+use raglan_models::{LayerSpec, ModelSpec};
 use raglan_shaders::attention::AttentionItem;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
-use raglan_shaders::{BLOCK, attention, rope_append, round_up};
+use raglan_shaders::{BLOCK, rope_append, rotation, round_up};
 
 /// A model on the GPU: weights, and the memory that one step works in.
 #[derive(Debug)]
@@ -24,8 +26,8 @@ pub struct Decoder {
     spec: ModelSpec,
     weights: Weights,
     shape: RopeShape,
-    /// The window of each KV group.
-    windows: Vec<Option<usize>>,
+    /// The KV groups.
+    groups: Vec<KvGroup>,
     rope: Buffer,
     inputs: Inputs,
     scratch: Scratch,
@@ -50,7 +52,8 @@ struct Scratch {
     residual: Rows,
     normed: Rows,
     qkv: Rows,
-    q: Rows,
+    /// One a KV group; groups of one stride share theirs.
+    q: Vec<Rows>,
     attended: Rows,
     /// Empty where gates and ups are in turn in every layer.
     gate_up: Rows,
@@ -62,33 +65,43 @@ struct Scratch {
 /// What of a model decides the plan of its attention and the size of its cache.
 ///
 /// # Errors
-/// If its heads are wider than the kernels are made for.
-pub fn attention_shape(spec: &ModelSpec, types: &Types) -> Result<AttentionShape, Error> {
-    let head_stride = attention::head_stride(spec.head_dim).ok_or(Error::HeadTooWide { met: spec.head_dim })?;
-    let mut windows = Vec::new();
-    for layer in &spec.layers {
-        if !windows.contains(&layer.sliding_window) {
-            windows.push(layer.sliding_window);
+/// If its heads are wider than the kernels are made for, or `kv_types` name a layer that it does not have.
+pub fn attention_shape(spec: &ModelSpec, kv_types: &KvTypes) -> Result<AttentionShape, Error> {
+    kv_types.check(spec.layers.len())?;
+    let mut groups = Vec::new();
+    for group in layer_groups(spec, kv_types) {
+        group.kv.head_stride(spec.head_dim).ok_or(Error::HeadTooWide { met: spec.head_dim })?;
+        if !groups.contains(&group) {
+            groups.push(group);
         }
     }
     Ok(AttentionShape {
         num_heads: spec.num_attention_heads,
         num_kv_heads: spec.num_key_value_heads,
-        head_stride,
-        element_bytes: types.kv_bytes(),
-        windows,
+        head_dim: spec.head_dim,
+        groups,
         numerics: Numerics::Fast,
     })
 }
 
+/// The KV group of every layer.
+fn layer_groups(spec: &ModelSpec, kv_types: &KvTypes) -> impl Iterator<Item = KvGroup> {
+    let group =
+        |(layer, spec): (usize, &LayerSpec)| KvGroup { window: spec.sliding_window, kv: kv_types.of_layer(layer) };
+    spec.layers.iter().enumerate().map(group)
+}
+
 /// What a slot of a model's cache takes.
-pub fn kv_shape(spec: &ModelSpec, attention: &AttentionShape) -> KvShape {
-    let group = |window| attention.windows.iter().position(|w| *w == window).expect("every window is listed");
+pub fn kv_shape(spec: &ModelSpec, attention: &AttentionShape, kv_types: &KvTypes) -> KvShape {
+    let layer = |group: KvGroup| {
+        let place = attention.groups.iter().position(|listed| *listed == group);
+        LayerShape { group: place.expect("every group is listed"), kv: group.kv }
+    };
     KvShape {
-        layer_groups: spec.layers.iter().map(|layer| group(layer.sliding_window)).collect(),
+        layers: layer_groups(spec, kv_types).map(layer).collect(),
         num_kv_heads: attention.num_kv_heads,
-        head_stride: attention.head_stride,
-        element_bytes: attention.element_bytes,
+        head_dim: attention.head_dim,
+        rotate: kv_types.rotate,
     }
 }
 
@@ -105,13 +118,12 @@ impl Decoder {
         limits: &StepLimits,
         max_positions: usize,
     ) -> Result<Decoder, Error> {
-        let attention = attention_shape(spec, &kernels.types)?;
+        let attention = kernels.planner.shape();
         let starts = &weights.layers[0].qkv.starts;
         let shape = RopeShape {
             num_heads: spec.num_attention_heads,
             num_kv_heads: spec.num_key_value_heads,
             head_dim: spec.head_dim,
-            head_stride: attention.head_stride,
             rotary_dim: spec.rope.rotary_dim,
             k_col: starts[1],
             v_col: starts[2],
@@ -119,10 +131,15 @@ impl Decoder {
         let table = rope_append::table(&spec.rope.inv_freq(), spec.rope.attention_factor(), max_positions);
         let rope = gpu.buffer("rope table", size_of_val(&table[..]) as u64)?;
         gpu.upload(&rope, 0, bytemuck::cast_slice(&table))?;
-        let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), &attention)?;
-        let scratch = Scratch::new(gpu, spec, &weights, &kernels.types, limits, attention.head_stride)?;
-        let windows = attention.windows;
-        Ok(Decoder { spec: spec.clone(), weights, shape, windows, rope, inputs, scratch, watch: None })
+        let inputs = Inputs::new(gpu, limits, kernels.planner.capacity(), attention)?;
+        let scratch = Scratch::new(gpu, spec, &weights, &kernels.types, limits, attention)?;
+        let groups = attention.groups.clone();
+        Ok(Decoder { spec: spec.clone(), weights, shape, groups, rope, inputs, scratch, watch: None })
+    }
+
+    /// Its weights, for another decoder.
+    pub fn into_weights(self) -> Weights {
+        self.weights
     }
 
     /// The model.
@@ -201,6 +218,7 @@ impl Decoder {
             let rope = if spec.layers[layer].rope { shape } else { &unturned };
             let group = kv.layers[layer].group;
             let (arenas, places) = ((&kv.layers[layer], kv.slots[group]), &inputs.places[group]);
+            let q = &s.q[group];
             let qk_norm = w.qk_norm.as_ref().map(|(q, k)| (q, k, spec.rms_norm_eps));
 
             if let Some(watch) = &self.watch {
@@ -208,8 +226,11 @@ impl Decoder {
                 watch.add(ops, layer, Watched::Qkv, &s.normed, tokens);
             }
             ops.norm_linear(&s.residual, norm(&w.input_norm), &w.qkv, tokens, &s.normed, Product::Stored(&s.qkv)); // [tokens, q + k + v]
-            ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, &s.q, arenas); // [tokens, q]
-            ops.attention(&s.q, arenas, shape, self.windows[group], &inputs.partials, &s.attended); // [tokens, q]
+            ops.rope_append(&s.qkv, places, tokens, rope, &self.rope, qk_norm, q, arenas); // [tokens, q]
+            ops.attention(q, arenas, shape, self.groups[group].window, &inputs.partials, &s.attended); // [tokens, q]
+            if kv.layers[layer].rotates_values() != w.o_rotated {
+                ops.rotate_heads(&s.attended, tokens, shape, rotation(spec.head_dim)); // [tokens, q]
+            }
             if let Some(watch) = &self.watch {
                 watch.add(ops, layer, Watched::O, &s.attended, tokens);
             }
@@ -248,7 +269,7 @@ impl Inputs {
         Ok(Inputs {
             token_ids: words("token ids", limits.max_batch_tokens)?,
             places: shape
-                .windows
+                .groups
                 .iter()
                 .map(|_| words("positions and slots", 2 * limits.max_batch_tokens))
                 .collect::<Result<_, Error>>()?,
@@ -258,7 +279,7 @@ impl Inputs {
                 items: words("attention items", capacity.items * size_of::<AttentionItem>() / 4)?,
                 merges: words("attention merges", capacity.merges * size_of::<AttentionMerge>() / 4)?,
                 parts: words("parts of merges", capacity.parts)?,
-                sums: words("partial sums", shape.num_kv_heads * capacity.partials * shape.head_stride)?,
+                sums: words("partial sums", shape.num_kv_heads * capacity.partials * shape.widest_stride())?,
                 weights: words("partial weights", 2 * shape.num_kv_heads * capacity.partials)?,
             },
         })
@@ -272,7 +293,7 @@ impl Scratch {
         weights: &Weights,
         types: &Types,
         limits: &StepLimits,
-        head_stride: usize,
+        attention: &AttentionShape,
     ) -> Result<Scratch, Error> {
         let rows = |label, stride: usize, bytes: usize, rows: usize| -> Result<Rows, Error> {
             Ok(Rows { buffer: gpu.buffer(label, (rows * stride * bytes) as u64)?, stride })
@@ -281,12 +302,21 @@ impl Scratch {
         let hidden = round_up(spec.hidden_size, BLOCK);
         let lm_head = weights.lm_head.as_ref().unwrap_or(&weights.embedding);
         let all_in_turn = weights.layers.iter().all(|layer| layer.gate_up.interleaved);
+        let mut q: Vec<Rows> = Vec::new();
+        for group in 0..attention.groups.len() {
+            let stride = spec.num_attention_heads * attention.head_stride(group);
+            let same = q.iter().find(|rows| rows.stride == stride).map(|rows| rows.buffer.clone());
+            q.push(match same {
+                Some(buffer) => Rows { buffer, stride },
+                None => rows("q", stride, act, tokens)?,
+            });
+        }
         let logits = || rows("logits", lm_head.rows, 4, limits.max_sequences);
         Ok(Scratch {
             residual: rows("residual", hidden, 4, tokens)?,
             normed: rows("normed", hidden, act, tokens)?,
             qkv: rows("qkv", layer.qkv.rows, 4, tokens)?,
-            q: rows("q", spec.num_attention_heads * head_stride, act, tokens)?,
+            q,
             attended: rows("attended", round_up(spec.num_attention_heads * spec.head_dim, BLOCK), act, tokens)?,
             gate_up: rows("gate up", layer.gate_up.rows, 4, if all_in_turn { 0 } else { tokens })?,
             activated: rows("activated", round_up(spec.intermediate_size, BLOCK), act, tokens)?,
@@ -301,10 +331,10 @@ pub fn largest_array_bytes(spec: &ModelSpec, attention: &AttentionShape, limits:
     let (heads, kv_heads) = (spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim);
     let stride = padded(spec.hidden_size)
         .max(padded(heads) + 2 * padded(kv_heads))
-        .max(spec.num_attention_heads * attention.head_stride)
+        .max(spec.num_attention_heads * attention.widest_stride())
         .max(2 * padded(spec.intermediate_size));
     let capacity = Capacity::of(attention, limits);
-    let partials = attention.num_kv_heads * capacity.partials * attention.head_stride.max(2);
+    let partials = attention.num_kv_heads * capacity.partials * attention.widest_stride();
     let items = capacity.items * size_of::<AttentionItem>() / 4;
     4 * (stride * limits.max_batch_tokens).max(partials).max(items).max(4 * limits.max_adjustments) as u64
 }

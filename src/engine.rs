@@ -1,8 +1,10 @@
 //! The whole runtime in one function: schedule → forward → sample → commit.
 
 mod cache;
+mod centring;
 mod importance;
 mod limits;
+mod memory;
 mod meter;
 mod options;
 mod score;
@@ -10,8 +12,8 @@ mod service;
 mod tuning;
 
 pub use importance::Importance;
-pub use limits::longest_context;
-use limits::{CacheRoom, step_limits};
+use memory::{Arrangement, arrange};
+pub use memory::{Bound, LARGEST_BINDING, Memory, Offer};
 use meter::Meter;
 pub use meter::Metered;
 pub use options::EngineOptions;
@@ -19,20 +21,21 @@ use options::{model_cost, scheduler_options};
 pub use service::{Engine, EngineStats, EventStream, Loading};
 
 use crate::batch::{Batch, StepLimits};
-use crate::cost::{AdapterClass, StepCost};
-use crate::decoder::{Decoder, attention_shape, kv_shape};
+use crate::cost::StepCost;
+use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::gpu::{Gpu, StepRing, Submission, Uploader, Variant};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvTypes};
 use crate::ops::{Kernels, Ops, Types};
-use crate::plan::{CHUNK, Numerics, Plan, Planner, TunerStats};
+use crate::plan::{Plan, Planner, TunerStats};
 use crate::request::{Event, Request, RequestId, SamplingParams};
 use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
-use crate::segments::{Policy, QUANTUM, SlotGroups};
+use crate::segments::{Policy, SlotGroups};
 use crate::sequence::Sequence;
-use crate::weights::{Rewrite, Weights, gpu_bytes};
+use crate::weights::{Rewrite, Weights, lossy_twice};
 use raglan_models::{Checkpoint, ModelSpec};
+use raglan_shaders::rotation;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
 
@@ -42,12 +45,14 @@ pub struct Stepper {
     kernels: Kernels,
     decoder: Decoder,
     kv_cache: KvCache,
+    kv_types: KvTypes,
     sampler: Sampler,
     scheduler: Scheduler,
     slots: SlotGroups,
     uploader: Uploader,
     ring: StepRing,
     limits: StepLimits,
+    memory: Memory,
     pipeline: usize,
     /// Steps submitted.
     steps: usize,
@@ -93,58 +98,66 @@ impl Stepper {
             let message = "int8_activations are for few rows alone, so that a deterministic run cannot have them";
             return Err(Error::Request { message: message.to_owned() });
         }
-        let spec = checkpoint.spec();
-        let types =
-            Types { kv: Types::of(gpu, options.kv_dtype.unwrap_or(options.dtype)).kv, ..Types::of(gpu, options.dtype) };
-        let mut attention = attention_shape(spec, &types)?;
-        let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings);
-        if options.deterministic {
-            attention.numerics = Numerics::Deterministic { longest_context: max_positions };
-        }
-        let kv_shape = kv_shape(spec, &attention);
-        let windows = attention.windows.clone();
-        let limits = step_limits(gpu, spec, &attention, options)?;
-        let own_class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
-        let class = options.class.unwrap_or(own_class);
-        let planner = Planner::new(attention, class, gpu.limits(), &limits);
+        let spec = &options.spec(checkpoint);
+        let types = Types::of(gpu, options.dtype);
+        let offer = Offer::of(gpu, options);
+        let arranged = arrange(&offer, checkpoint, spec, options)?;
+        let Arrangement { mut memory, kv_types, attention, kv_shape, limits, max_positions, quantum, input_bytes } =
+            arranged;
+        let windows: Vec<_> = attention.groups.iter().map(|group| group.window).collect();
+        let planner = Planner::new(attention, offer.class, gpu.limits(), &limits);
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
-        let rewrite = Rewrite { quantize: options.quantize, ..Rewrite::NONE };
-        let weight_bytes = gpu_bytes(checkpoint, &rewrite);
-        let weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
-        let room = CacheRoom {
-            shape: &kv_shape,
-            windows: &windows,
-            max_sequences: limits.max_sequences,
-            max_batch_tokens: limits.max_batch_tokens,
-            quantum: if options.deterministic { CHUNK } else { QUANTUM },
+        let turned = |layer: usize| {
+            let kv = kv_types.of_layer(layer);
+            Some(rotation(spec.head_dim)).filter(|columns| kv_types.rotate && kv.rotates_values() && *columns > 1)
         };
-        let slots = room.choose(gpu, spec, weight_bytes, options)?;
+        let rewrite = Rewrite { quantize: options.quantize, rotation: &turned };
+        match lossy_twice(checkpoint, &rewrite) {
+            0 => (),
+            count => log::warn!(
+                "{count} matrices are quantised already and lose twice; a checkpoint of floats answers better"
+            ),
+        }
+        let mut weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
+        // Dynamic scaling follows the longest context that the cache is made for.
+        let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
+        let mut found = Vec::new();
+        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+            // A deterministic run computes the same whatever the size of its cache.
+            let longest = if options.deterministic { spec.max_position_embeddings } else { memory.longest_context };
+            let of = (&types, &kv_types);
+            (weights, found) = centring::find(gpu, spec, weights, of, options, longest.min(max_positions))?;
+        }
+        centring::warn(spec, (&types, &kv_types), &found);
         let decoder = Decoder::new(gpu, spec, weights, &kernels, &limits, max_positions)?;
         tuning::tune(gpu, &mut kernels, &decoder, options)?;
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
-        let kv_cache = KvCache::allocate(gpu, &kv_shape, &slots, room.quantum)?;
+        let kv_cache = KvCache::allocate(gpu, &kv_shape, &memory.slots, quantum)?;
+        for (layer, found) in found.iter().enumerate() {
+            if let Some(found) = found {
+                kv_cache.set_mean(gpu, layer, &found.mean)?;
+            }
+        }
         let groups: Vec<_> = windows.iter().copied().zip(kv_cache.slots.iter().copied()).collect();
-        let slots = SlotGroups::new(&groups, &Policy { quantum: room.quantum, ..Policy::default() });
-        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, weight_bytes), class);
-        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, limits.max_sequences));
-        let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, class) };
+        let slots = SlotGroups::new(&groups, &Policy { quantum, ..Policy::default() });
+        memory.set_slots(&kv_cache.slots, slots.longest().min(max_positions), kv_cache.bytes());
+        let cost = StepCost::new(model_cost(spec, &kv_shape, &windows, memory.weight_bytes), offer.class);
+        let cost = cost.with_predicted(tuning::predicted(&kernels.planner, &decoder, &kv_shape, limits.max_sequences));
+        let scheduler_options = SchedulerOptions { max_positions, ..scheduler_options(options, offer.class) };
         let scheduler = Scheduler::new(limits, scheduler_options, cost);
-        let capacity = kernels.planner.capacity();
-        let input_bytes = capacity.input_bytes()
-            + 16 * limits.max_adjustments
-            + 8 * (1 + windows.len()) * limits.max_batch_tokens
-            + 32 * limits.max_sequences;
         // The rare read of a whole row of logits must not be the first to make its buffer.
         gpu.read(&decoder.logits(0).buffer, 0, 4)?;
-        let ring = gpu.step_ring(options.pipeline + 1, input_bytes as u64, Sampler::output_bytes(&limits))?;
+        let ring = gpu.step_ring(options.pipeline + 1, input_bytes, Sampler::output_bytes(&limits))?;
         Ok(Stepper {
             gpu: gpu.clone(),
             kernels,
             decoder,
             scheduler,
             kv_cache,
+            kv_types,
             sampler,
             slots,
+            memory,
             max_positions,
             logits_seen: None,
             meter: None,
@@ -167,7 +180,8 @@ impl Stepper {
     /// The first refusal by naga or the driver.
     pub fn compile(&self, progress: impl Fn(usize, usize) + Sync) -> Result<(), Error> {
         let planner = &self.kernels.planner;
-        let attention = planner.attention_choices().map(|choice| self.kernels.types.attention_variant(choice));
+        let attention =
+            planner.attention_choices().map(|(kv, choice)| self.kernels.types.attention_variant(choice, kv));
         let mut variants: Vec<_> = attention.collect();
         let steps = planner.table().rows().into_iter().flat_map(|size| {
             self.rehearse(&Batch::rehearsal(size, self.limits.max_sequences, self.kv_cache.slots.len()))
@@ -232,6 +246,11 @@ impl Stepper {
         self.scheduler.forget_prefixes(&mut self.slots);
     }
 
+    /// What it holds on the adapter, as it was computed beforehand.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Bytes of the KV cache.
     pub fn kv_bytes(&self) -> u64 {
         self.kv_cache.bytes()
@@ -279,6 +298,11 @@ impl Stepper {
     /// Ends a request; its `Finished` event comes with the next step.
     pub fn cancel(&mut self, request: RequestId) {
         self.scheduler.cancel(request, &mut self.slots);
+    }
+
+    /// Tokens of a request that have keys and values, or will have them when the submitted steps end; `None` once it has ended.
+    pub fn computed(&self, request: RequestId) -> Option<usize> {
+        self.scheduler.sequence(request).map(Sequence::known)
     }
 
     /// Whether every request has ended and every event was given out.

@@ -26,10 +26,11 @@ pub use adapter::{AdapterSummary, FeaturesSummary, LimitsSummary};
 pub use buffer::{Buffer, BufferSlice};
 pub use memory::MemoryBudget;
 pub use raglan_shaders::{Variant, Work};
+pub use readback::READ_BYTES;
 pub use recorder::Recorder;
 pub use step_ring::{StepRing, Submission};
 pub use timer::{Timed, Timer};
-pub use upload::Uploader;
+pub use upload::{UPLOAD_BYTES, Uploader};
 
 use crate::error::Error;
 use parking_lot::Mutex;

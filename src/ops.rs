@@ -9,6 +9,7 @@ mod matmul;
 mod move_rows;
 mod rms_norm;
 mod rope_append;
+mod rotate_heads;
 mod sampling;
 
 pub use attention::Partials;
@@ -22,7 +23,7 @@ use crate::plan::{Plan, Planner, TileForm};
 use crate::schedules::AttentionChoice;
 use raglan_models::Activation;
 use raglan_shaders::attention::coop;
-use raglan_shaders::{Part, Variant};
+use raglan_shaders::{AdapterLimits, KvType, Part, Variant};
 
 /// A matrix of activations on the GPU, its rows `stride` elements apart; padding columns hold zeros.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub struct Rows {
 pub struct Types {
     /// Inputs of matrix products and attention.
     pub act: Part,
-    /// Keys and values.
-    pub kv: Part,
+    /// Keys and values, where a layer's type is not said.
+    pub kv: KvType,
     /// Sums over a workgroup.
     pub reduce: Part,
     /// Sums over teams of lanes.
@@ -61,39 +62,41 @@ pub enum Dtype {
 impl Types {
     /// The types that `dtype` asks for, and subgroups where the adapter has them.
     pub fn of(gpu: &Gpu, dtype: Dtype) -> Types {
-        let limits = gpu.limits();
+        Types::within(gpu.limits(), dtype)
+    }
+
+    /// The same for an adapter of such limits.
+    pub fn within(limits: &AdapterLimits, dtype: Dtype) -> Types {
         let half = limits.shader_f16 && dtype == Dtype::F16;
         Types {
             act: if half { Part::ActF16 } else { Part::ActF32 },
-            kv: if half { Part::KvF16 } else { Part::KvF32 },
+            kv: if half { KvType::F16 } else { KvType::F32 },
             reduce: if limits.subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if limits.subgroups { Part::TeamSubgroup } else { Part::TeamShared },
             coop: if limits.coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
         }
     }
 
-    /// Attention of many query rows as `tile` says.
-    pub fn tile_variant(&self, tile: &TileForm) -> Variant {
+    /// Attention over a cache of type `kv`, of many query rows as `tile` says.
+    pub fn tile_variant(&self, tile: &TileForm, kv: KvType) -> Variant {
         let last = if std::ptr::eq(tile.kernel, &coop::KERNEL) { self.coop } else { self.team };
-        tile.kernel.variant(&[self.act, self.kv, last], tile.schedule.clone())
+        tile.kernel.variant(&[self.act, Part::Kv(kv), last], tile.schedule.clone())
     }
 
-    /// Attention as `choice` says.
-    pub fn attention_variant(&self, choice: &AttentionChoice) -> Variant {
+    /// Attention over a cache of type `kv` as `choice` says.
+    pub fn attention_variant(&self, choice: &AttentionChoice, kv: KvType) -> Variant {
         let last = if choice.is_coop() { self.coop } else { self.team };
-        choice.kernel.variant(&[self.act, self.kv, last], choice.schedule.clone())
+        choice.kernel.variant(&[self.act, Part::Kv(kv), last], choice.schedule.clone())
     }
 
     /// Bytes of one activation.
     pub fn act_bytes(&self) -> usize {
         if self.act == Part::ActF16 { 2 } else { 4 }
     }
-
-    /// Bytes of one element of a key or value.
-    pub fn kv_bytes(&self) -> usize {
-        if self.kv == Part::KvF16 { 2 } else { 4 }
-    }
 }
+
+/// Bytes of what is bound where a kernel's input is absent.
+pub const ABSENT_BYTES: u64 = 256;
 
 /// What all steps share: types, schedules, and a buffer to bind where a kernel's input is absent.
 #[derive(Debug)]
@@ -113,7 +116,7 @@ impl Kernels {
     pub fn new(gpu: &Gpu, types: Types, planner: Planner) -> Result<Kernels, Error> {
         let planner = planner.with_inputs(types.act);
         let partials = gpu.buffer("parts of split products", planner.split_bytes())?;
-        let absent = gpu.buffer("absent input", 256)?;
+        let absent = gpu.buffer("absent input", ABSENT_BYTES)?;
         Ok(Kernels { types, planner, absent, partials })
     }
 }

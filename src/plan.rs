@@ -1,6 +1,8 @@
 //! A batch → work items for attention, and the schedules of the step's kernels.
 
 mod items;
+#[cfg(test)]
+mod long_tests;
 mod moves;
 mod picks;
 mod products;
@@ -20,11 +22,12 @@ pub use moves::MOST_MOVES;
 use moves::{piece_rows, plan_moves};
 pub use picks::Picked;
 use picks::Picks;
+pub use products::split_bytes;
 use raglan_shaders::attention::AttentionItem;
 pub use raglan_shaders::attention::CHUNK;
 use raglan_shaders::attention::merge::AttentionMerge;
 use raglan_shaders::move_rows::RowMove;
-use raglan_shaders::{AdapterLimits, Part, Schedule};
+use raglan_shaders::{AdapterLimits, KvType, Part, Schedule};
 use std::ops::Range;
 use stretches::{Run, Source, Stretch};
 pub use tuned::TunerStats;
@@ -41,6 +44,15 @@ const FORMS: usize = 3;
 /// No stretch.
 const NONE: usize = usize::MAX;
 
+/// Layers with one window and one type of keys and values: they share slots, plans and schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvGroup {
+    /// How many positions a query sees; `None`: all.
+    pub window: Option<usize>,
+    /// What keys and values are kept in.
+    pub kv: KvType,
+}
+
 /// The attention of a model, as far as planning depends on it.
 #[derive(Debug, Clone)]
 pub struct AttentionShape {
@@ -48,12 +60,10 @@ pub struct AttentionShape {
     pub num_heads: usize,
     /// Key and value heads.
     pub num_kv_heads: usize,
-    /// Columns of a head in the cache.
-    pub head_stride: usize,
-    /// Bytes of one of them.
-    pub element_bytes: usize,
-    /// The window of each KV group.
-    pub windows: Vec<Option<usize>>,
+    /// Columns of a head.
+    pub head_dim: usize,
+    /// The KV groups.
+    pub groups: Vec<KvGroup>,
     /// Whether results may depend on what else runs.
     pub numerics: Numerics,
 }
@@ -75,6 +85,19 @@ impl AttentionShape {
     /// Query heads to a kv head.
     pub fn group(&self) -> usize {
         self.num_heads / self.num_kv_heads
+    }
+
+    /// Columns of a head in the cache of a KV group.
+    ///
+    /// # Panics
+    /// If heads are wider than the kernels are made for.
+    pub fn head_stride(&self, group: usize) -> usize {
+        self.groups[group].kv.head_stride(self.head_dim).expect("the heads' width was checked")
+    }
+
+    /// The most of them in any group.
+    pub fn widest_stride(&self) -> usize {
+        (0..self.groups.len()).map(|group| self.head_stride(group)).max().unwrap_or(0)
     }
 }
 
@@ -139,6 +162,8 @@ struct Scratch {
     runs: Vec<Run>,
     /// Of each sequence: leading keys in the same slots as the last one's.
     common: Vec<usize>,
+    /// The kind of attention that is planned, in [`Planner::kinds`].
+    kind: usize,
     /// Keys of every run, by form.
     counts: [Vec<u32>; FORMS],
     /// Query rows, by form.
@@ -171,7 +196,7 @@ pub struct Capacity {
 impl Capacity {
     /// What the plan of a step within `limits` may hold.
     pub fn of(shape: &AttentionShape, limits: &StepLimits) -> Capacity {
-        let (tokens, windows) = (limits.max_batch_tokens, shape.windows.len());
+        let (tokens, groups) = (limits.max_batch_tokens, shape.groups.len());
         let (rows, parts) = match shape.numerics {
             // Long contexts are split as far as one pass has room; what needs more without a split takes further passes.
             Numerics::Fast => {
@@ -184,9 +209,9 @@ impl Capacity {
             }
         };
         Capacity {
-            items: windows * (parts + tokens),
-            merges: windows * tokens,
-            parts: windows * parts,
+            items: groups * (parts + tokens),
+            merges: groups * tokens,
+            parts: groups * parts,
             partials: rows * shape.group(),
             moves: MOST_MOVES,
         }
@@ -206,20 +231,30 @@ fn chunks(longest_context: usize, tokens: usize) -> usize {
     longest_context.max(tokens).div_ceil(CHUNK) + 1
 }
 
+/// How attention runs over caches of one type.
+#[derive(Debug)]
+struct Kind {
+    kv: KvType,
+    /// By height; one where all rows take the same.
+    tiles: Vec<TileForm>,
+    /// By rows to a workgroup.
+    vector: [Schedule; 4],
+    /// What attention of few and of many rows is chosen from.
+    attention: [picks::Portfolio; 2],
+}
+
 /// Plans steps for one model on one adapter.
 #[derive(Debug)]
 pub struct Planner {
     shape: AttentionShape,
     terms: Terms,
-    /// By height; one where all rows take the same.
-    tiles: Vec<TileForm>,
-    /// By rows to a workgroup.
-    vector: [Schedule; 4],
+    /// One a type of keys and values.
+    kinds: Vec<Kind>,
+    /// By KV group, in `kinds`.
+    kind_of: Vec<usize>,
     capacity: Capacity,
     /// What every product takes where it may, instead of what would be chosen: for measuring.
     forced_linear: Option<LinearChoice>,
-    /// What attention of few and of many rows is chosen from.
-    attention: [picks::Portfolio; 2],
     /// What predicts.
     tuner: Tuner,
     /// The choices of the model's products.
@@ -232,18 +267,26 @@ impl Planner {
     /// A planner for a model's attention on a class of adapter, which allows so much.
     pub fn new(shape: AttentionShape, class: AdapterClass, adapter: &AdapterLimits, limits: &StepLimits) -> Self {
         let capacity = Capacity::of(&shape, limits);
-        let vector = schedules::vector_schedules(&shape, class, adapter);
-        let tiles = schedules::tile_forms(&shape, class, adapter);
+        let mut kinds: Vec<Kind> = Vec::new();
+        for kv in shape.groups.iter().map(|group| group.kv) {
+            if kinds.iter().all(|kind| kind.kv != kv) {
+                let vector = schedules::vector_schedules(&shape, kv, class, adapter);
+                let tiles = schedules::tile_forms(&shape, kv, class, adapter);
+                kinds.push(Kind { kv, tiles, vector, attention: Default::default() });
+            }
+        }
+        let kind_of =
+            |group: &KvGroup| kinds.iter().position(|kind| kind.kv == group.kv).expect("every type is listed");
+        let kind_of = shape.groups.iter().map(kind_of).collect();
         let split_bytes = products::split_bytes(class, shape.numerics);
         let terms = Terms { limits: adapter.clone(), class, act: Part::ActF32, int8: false, split_bytes };
         Planner {
             shape,
             terms,
-            tiles,
-            vector,
+            kinds,
+            kind_of,
             capacity,
             forced_linear: None,
-            attention: Default::default(),
             tuner: Tuner::off(),
             table: LinearTable::default(),
             counters: tuned::Counters::default(),
@@ -258,7 +301,9 @@ impl Planner {
         if act != Part::ActF16 {
             // Cooperative matrices take f16 alone.
             let adapter = AdapterLimits { coop_side: 0, ..planner.terms.limits.clone() };
-            planner.tiles = schedules::tile_forms(&planner.shape, planner.terms.class, &adapter);
+            for kind in &mut planner.kinds {
+                kind.tiles = schedules::tile_forms(&planner.shape, kind.kv, planner.terms.class, &adapter);
+            }
         }
         planner
     }
@@ -282,12 +327,19 @@ impl Planner {
     /// Has the attention of the choice's form run so: for measuring. The choice must be legal.
     pub fn force_attention(&mut self, choice: AttentionChoice) {
         let form = choice.form();
-        self.attention[form as usize] = picks::Portfolio::of_one(choice, self.terms.limits.coop_side);
+        for kind in &mut self.kinds {
+            kind.attention[form as usize] = picks::Portfolio::of_one(choice.clone(), self.terms.limits.coop_side);
+        }
     }
 
     /// Has every product run so where it may, or as it would be chosen: for measuring.
     pub fn force_linear(&mut self, choice: Option<LinearChoice>) {
         self.forced_linear = choice;
+    }
+
+    /// The attention that it plans for.
+    pub fn shape(&self) -> &AttentionShape {
+        &self.shape
     }
 
     /// What decides which choices may be made.
@@ -314,14 +366,15 @@ impl Planner {
     pub fn plan_into(&self, batch: &Batch, plan: &mut Plan) {
         plan.clear();
         let piece = piece_rows(batch);
-        for (&window, group) in self.shape.windows.iter().zip(&batch.groups) {
+        for ((shape, group), &kind) in self.shape.groups.iter().zip(&batch.groups).zip(&self.kind_of) {
             let rounds = plan_moves(&group.moves, piece, plan);
-            let source = Source { batch, group, window };
-            plan.scratch.heights = self.heights(Picks::default());
+            let source = Source { batch, group, window: shape.window };
+            plan.scratch.kind = kind;
+            plan.scratch.heights = self.kinds[kind].heights(Picks::default());
             self.fitting_stretches(source, &mut plan.scratch);
             let (mut picks, mut chunks) = self.pick(&mut plan.scratch);
-            while self.heights(picks) != plan.scratch.heights {
-                plan.scratch.heights = self.heights(picks);
+            while self.kinds[kind].heights(picks) != plan.scratch.heights {
+                plan.scratch.heights = self.kinds[kind].heights(picks);
                 self.fitting_stretches(source, &mut plan.scratch);
                 picks = self.with_new_forms(picks, &mut plan.scratch);
                 chunks = self.chunks_of(picks, &mut plan.scratch);

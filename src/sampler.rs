@@ -42,20 +42,23 @@ impl Sampler {
     /// # Errors
     /// If the adapter has no room.
     pub fn new(gpu: &Gpu, vocab_size: usize, limits: &StepLimits) -> Result<Sampler, Error> {
-        let rows = limits.max_sequences;
-        let k = CANDIDATES.min(vocab_size);
-        let buffer = |label, count: usize, bytes: usize| gpu.buffer(label, (count * bytes).max(4) as u64);
+        let [adjustments, top_rows, targets, samples, candidates, summaries, nll] = sizes(vocab_size, limits);
         Ok(Sampler {
             vocab_size,
-            k,
-            adjustments: buffer("adjustments", limits.max_adjustments, size_of::<LogitAdjustment>())?,
-            top_rows: buffer("top rows", rows, size_of::<TopKRow>())?,
-            targets: buffer("targets", rows, 4)?,
-            samples: buffer("samples", rows, 4)?,
-            candidates: buffer("candidates", rows * k, 8)?,
-            summaries: buffer("summaries", rows, size_of::<TopKSummary>())?,
-            nll: buffer("losses", rows, 4)?,
+            k: CANDIDATES.min(vocab_size),
+            adjustments: gpu.buffer("adjustments", adjustments)?,
+            top_rows: gpu.buffer("top rows", top_rows)?,
+            targets: gpu.buffer("targets", targets)?,
+            samples: gpu.buffer("samples", samples)?,
+            candidates: gpu.buffer("candidates", candidates)?,
+            summaries: gpu.buffer("summaries", summaries)?,
+            nll: gpu.buffer("losses", nll)?,
         })
+    }
+
+    /// Bytes that it allocates.
+    pub fn bytes(vocab_size: usize, limits: &StepLimits) -> u64 {
+        sizes(vocab_size, limits).into_iter().sum()
     }
 
     /// The last step's samples, on the GPU.
@@ -122,4 +125,19 @@ impl Sampler {
     pub fn losses_of(&self, outputs: &Outputs, bytes: &[u8]) -> Vec<f32> {
         bytemuck::pod_collect_to_vec(&bytes[outputs.nll.clone()])
     }
+}
+
+/// Bytes of adjustments, top rows, targets, samples, candidates, summaries and losses.
+fn sizes(vocab_size: usize, limits: &StepLimits) -> [u64; 7] {
+    let rows = limits.max_sequences;
+    [
+        limits.max_adjustments * size_of::<LogitAdjustment>(),
+        rows * size_of::<TopKRow>(),
+        rows * 4,
+        rows * 4,
+        rows * CANDIDATES.min(vocab_size) * 8,
+        rows * size_of::<TopKSummary>(),
+        rows * 4,
+    ]
+    .map(|bytes| bytes.max(4) as u64)
 }

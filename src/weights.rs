@@ -2,10 +2,12 @@
 
 mod random;
 mod rewrite;
+mod size;
 mod stacked;
 
 pub use random::{FLOATS, Random};
 pub use rewrite::{Rewrite, rotate};
+pub use size::GpuWeights;
 
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, Uploader};
@@ -94,7 +96,7 @@ impl Weights {
         rewrite: &Rewrite<'_>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Weights, Error> {
-        let total = gpu_bytes(checkpoint, rewrite);
+        let total = GpuWeights::of(checkpoint, rewrite).bytes;
         let random = if checkpoint.is_synthetic() { Some(Random::new(gpu)?) } else { None };
         let mut loader =
             Loader { gpu, checkpoint, rewrite, random, uploader: gpu.uploader()?, progress, done: 0, total };
@@ -234,19 +236,6 @@ impl<'a> Loader<'a> {
         (self.progress)(self.done.min(self.total), self.total);
         Piece { buffer, format, first_row: rows.start, rows: rows.len() }
     }
-}
-
-/// Bytes of a checkpoint's tensors on an adapter, padding and all.
-pub fn gpu_bytes(checkpoint: &Checkpoint, rewrite: &Rewrite<'_>) -> u64 {
-    let bytes = |role: Role| match (checkpoint.spec().shape(role)[..].len(), checkpoint.tensor(role)) {
-        (2, Ok(Some(tensor))) => {
-            let source = Source::new(tensor, role, rewrite);
-            (round_up(tensor.rows, BLOCK) * weight_format(source.format).gpu_row_bytes(tensor.cols)) as u64
-        }
-        (1, Ok(Some(tensor))) => 4 * round_up(tensor.cols, BLOCK) as u64,
-        _ => 0,
-    };
-    checkpoint.spec().roles().map(bytes).sum()
 }
 
 /// Matrices of a checkpoint that `rewrite` would quantise though they are quantised already: what they lost they lose again.

@@ -218,7 +218,7 @@ fn inspect_tells_what_a_checkpoint_is_with_or_without_an_adapter() {
     assert_eq!(report["parameters"], 1_246_592);
     assert_eq!((&report["formats"][0]["format"], &report["weight_bytes"]), (&"F16".into(), &2_493_184.into()));
     assert!(report["adapter"].is_null() != report["no_adapter"].is_null(), "{report}");
-    let kv_bytes = if report["kv_dtype"] == "f16" { 2 } else { 4 };
+    let kv_bytes = if report["kv_type"] == "f16" { 2 } else { 4 };
     assert_eq!(report["kv_bytes_per_1k_tokens"], 1024 * 5 * 2 * 2 * 32 * kv_bytes);
     let bare = json(&["inspect", "tests/golden/qwen3", "--json"]);
     assert_eq!(

@@ -272,3 +272,42 @@ fn an_adapter_that_is_lost_again_and_again_is_given_up_for_a_while() {
     assert_eq!(restarts, 3);
     assert_eq!(engine.stats().waiting, 0);
 }
+
+#[test]
+fn a_prompt_that_was_stopped_goes_on_from_where_it_was() {
+    let Some(gpu) = gpu() else { return };
+    let options = EngineOptions { max_batch_tokens: 16, ..options() };
+    let engine = Engine::new(&gpu, Arc::new(Checkpoint::tiny().unwrap()), &options, |_| ()).unwrap();
+    let prompt: Vec<u32> = (0..900).map(|place| 300 + place * 7 % 1000).collect();
+    let sampling = SamplingParams { max_tokens: 4, ..SamplingParams::default() };
+    let request = Request::new(prompt.clone(), sampling);
+
+    let mut stopped = engine.submit(request.clone()).unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while stopped.computed() < 200 {
+        assert!(Instant::now() < patience && !stopped.has_ended(), "{} tokens", stopped.computed());
+        let _ = stopped.next_timeout(Duration::from_millis(1));
+    }
+    stopped.cancel();
+    let read = loop {
+        match stopped.next_timeout(Duration::from_secs(60)).expect("it ends") {
+            Event::Finished { reason, .. } => {
+                assert_eq!(reason, FinishReason::Cancelled);
+                break stopped.computed();
+            }
+            Event::Started { cached_tokens, .. } => assert_eq!(cached_tokens, 0),
+            other => panic!("{other:?} before 900 tokens were read"),
+        }
+    };
+    assert!((200..900).contains(&read), "{read}");
+
+    let mut again = engine.submit(request.clone()).unwrap();
+    let cached = again.find_map(|event| match event {
+        Event::Started { cached_tokens, .. } => Some(cached_tokens),
+        _ => None,
+    });
+    assert!(cached.is_some_and(|cached| cached >= read && cached < 900), "{cached:?} of {read} tokens were there");
+    let (tokens, _) = answer(again);
+    let fresh = Engine::new(&gpu, Arc::new(Checkpoint::tiny().unwrap()), &options, |_| ()).unwrap();
+    assert_eq!(tokens, finished(&fresh, request));
+}

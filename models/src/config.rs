@@ -5,6 +5,8 @@
 
 mod rope;
 
+pub(crate) use rope::{stretched, yarn_attention_factor};
+
 use std::fmt::Display;
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -9,12 +9,14 @@ impl Rope {
     ///
     /// - returns `[rotary_dim / 2]`
     ///
-    /// Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; for YaRN Peng et al. 2023, arXiv:2309.00071, section 3.2.
+    /// Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; for YaRN Peng et al. 2023, arXiv:2309.00071, section 3.2; for
+    /// dynamic NTK `_compute_dynamic_ntk_parameters` of `transformers`, at a sequence as long as the longest context.
     pub fn inv_freq(&self) -> Vec<f64> {
         let pairs = self.rotary_dim / 2;
-        let plain = (0..pairs).map(|i| self.theta.powf(-(2.0 * i as f64) / self.rotary_dim as f64));
+        let theta = self.base();
+        let plain = (0..pairs).map(|i| theta.powf(-(2.0 * i as f64) / self.rotary_dim as f64));
         match &self.scaling {
-            RopeScaling::Default => plain.collect(),
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => plain.collect(),
             RopeScaling::Linear { factor } => plain.map(|freq| freq / factor).collect(),
             RopeScaling::Factors(factors) => plain.zip(factors).map(|(freq, factor)| freq / factor).collect(),
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
@@ -45,6 +47,40 @@ impl Rope {
         match self.scaling {
             RopeScaling::Yarn { attention_factor, .. } => attention_factor,
             _ => 1.0,
+        }
+    }
+
+    /// The same for a cache that holds contexts of up to `longest` tokens: what dynamic scaling follows.
+    #[must_use]
+    pub fn for_context(&self, longest: usize) -> Rope {
+        let mut rope = self.clone();
+        if let RopeScaling::Dynamic { context, .. } = &mut rope.scaling {
+            *context = longest as f64;
+        }
+        rope
+    }
+
+    /// Positions of the training before the scaling, where the scaling tells them.
+    pub(crate) fn original_positions(&self) -> Option<f64> {
+        match self.scaling {
+            RopeScaling::Dynamic { original_max_position_embeddings: original, .. }
+            | RopeScaling::Llama3 { original_max_position_embeddings: original, .. }
+            | RopeScaling::Yarn { original_max_position_embeddings: original, .. } => Some(original),
+            RopeScaling::Default | RopeScaling::Linear { .. } | RopeScaling::Factors(_) => None,
+        }
+    }
+
+    /// The base of the frequencies, which dynamic scaling raises.
+    fn base(&self) -> f64 {
+        match self.scaling {
+            // Of a single pair, which turns by a whole radian a position whatever the base.
+            RopeScaling::Dynamic { .. } if self.rotary_dim <= 2 => self.theta,
+            RopeScaling::Dynamic { factor, original_max_position_embeddings: original, context } => {
+                let dim = self.rotary_dim as f64;
+                let stretch = factor * context.max(original) / original - (factor - 1.0);
+                self.theta * stretch.powf(dim / (dim - 2.0))
+            }
+            _ => self.theta,
         }
     }
 

@@ -101,6 +101,16 @@ pub enum RopeScaling {
         /// Positions of the training before the stretch.
         original_max_position_embeddings: f64,
     },
+    /// Dynamic NTK: a larger base for contexts over the original positions. A cache of keys wants one base for all of its
+    /// positions, so it follows from the longest context that the cache may hold.
+    Dynamic {
+        /// How fast the base grows with the context.
+        factor: f64,
+        /// Positions of the training.
+        original_max_position_embeddings: f64,
+        /// The longest context, by [`Rope::for_context`]; within the original positions nothing is scaled.
+        context: f64,
+    },
     /// Peng et al. 2023, arXiv:2309.00071.
     Yarn {
         /// The stretch.

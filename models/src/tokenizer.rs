@@ -19,6 +19,7 @@ mod open;
 mod post_processor;
 mod pre_tokenizers;
 mod save;
+mod windows;
 
 pub use config::TokenizerConfig;
 use decoding::Stage;

@@ -1,4 +1,4 @@
-//! Causal attention over ragged keys and values: work items, two forms of the kernel, and the merge of partial results.
+//! Causal attention over ragged keys and values: work items, three forms of the kernel, and the merge of partial results.
 //!
 //! The cache of a layer is two arenas `[num_kv_heads, slots, head_stride]`. A sequence's keys lie in one or more contiguous
 //! runs of slots; an item is some query rows against one run, or a part of it, in every kv head.
@@ -8,8 +8,8 @@ pub mod merge;
 pub mod tile;
 pub mod vector;
 
-use crate::DispatchCost;
 use crate::layout::gpu_struct;
+use crate::{DispatchCost, KvType};
 
 /// Keys of an item in a deterministic run, which begins at a multiple of as many positions.
 pub const CHUNK: usize = 256;
@@ -47,7 +47,7 @@ gpu_struct! {
 }
 
 gpu_struct! {
-    /// Immediates of both forms.
+    /// Immediates of all forms.
     pub struct AttentionParams {
         /// Query heads.
         pub num_heads: u32,
@@ -87,8 +87,10 @@ pub struct RaggedWork {
     pub group: usize,
     /// Columns of a head in the cache.
     pub head_stride: usize,
-    /// Bytes of one of them.
-    pub element_bytes: usize,
+    /// What they are kept in.
+    pub kv: KvType,
+    /// Bytes of a column of the queries and of the result.
+    pub act_bytes: usize,
 }
 
 impl RaggedWork {
@@ -99,13 +101,13 @@ impl RaggedWork {
 
     /// What the items do in workgroups of so many packed rows, with the merge of their partial results.
     fn cost(&self, workgroup_rows: u32, workgroup_bytes: u32) -> DispatchCost {
-        let &RaggedWork { runs, rows, keys, parts, kv_heads, head_stride, element_bytes, .. } = self;
+        let &RaggedWork { runs, rows, keys, parts, kv_heads, head_stride, kv, act_bytes, .. } = self;
         let (workgroup_rows, packed_rows) = (workgroup_rows as usize, self.packed_rows());
         let readers = (kv_heads * packed_rows.div_ceil(workgroup_rows)) as f64;
         let workgroups = readers * parts as f64;
-        let kv = readers * (2 * keys * head_stride * element_bytes) as f64;
-        let queries = workgroups * (workgroup_rows * head_stride * element_bytes) as f64;
-        let out = (rows * self.group * kv_heads * head_stride * element_bytes) as f64;
+        let kv = readers * (keys * kv.row_bytes(head_stride)) as f64;
+        let queries = workgroups * (workgroup_rows * head_stride * act_bytes) as f64;
+        let out = (rows * self.group * kv_heads * head_stride * act_bytes) as f64;
         // Written, read by the merge, and the result written then.
         let is_merged = parts > runs || runs > rows;
         let partial = (parts * packed_rows * kv_heads * (head_stride + 2) * 8) as f64;

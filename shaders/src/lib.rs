@@ -7,6 +7,7 @@
 mod cost;
 mod hash;
 mod kernel;
+mod kv_type;
 mod layout;
 mod link;
 mod parts;
@@ -22,6 +23,7 @@ pub mod column_squares;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod gated_activation;
+pub mod kv_rows;
 pub mod linear;
 pub mod matmul;
 pub mod matmul_coop;
@@ -32,12 +34,14 @@ pub mod move_rows;
 pub mod random_weights;
 pub mod rms_norm;
 pub mod rope_append;
+pub mod rotate_heads;
 pub mod split_sum;
 pub mod top_k;
 
 pub use cost::DispatchCost;
 pub use hash::kernel_hash;
 pub use kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable, Variant};
+pub use kv_type::{KvType, rotation};
 pub use layout::{AsScalar, Field, GpuStruct, Scalar, StructLayout};
 pub use link::{link, module};
 pub use parts::{Part, PartKind};
@@ -61,6 +65,7 @@ pub static ALL: &[&Kernel] = &[
     &attention::tile::KERNEL,
     &attention::coop::KERNEL,
     &attention::merge::KERNEL,
+    &rotate_heads::KERNEL,
     &gated_activation::KERNEL,
     &column_squares::KERNEL,
     &adjust_logits::KERNEL,

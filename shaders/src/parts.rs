@@ -1,6 +1,6 @@
 //! The parts that kernels link: one file a weight format, an activation type, a KV type, a way to reduce.
 
-use crate::WeightFormat;
+use crate::{KvType, WeightFormat};
 
 /// What a part defines; parts of one kind define the same names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,9 @@ pub enum PartKind {
     Quants,
     /// `act`, `act4`, `act_load`, `act_store`
     Act,
-    /// `kv`, `kv4`, `kv_load`, `kv_store`; `kv_word`, `KV_QUADS`, `kv_decode`
+    /// What differs by the type of keys and values. For `rope_append`: `kv_cell`, `KV_KEY_COLS`, `KV_VALUE_COLS`, `kv_key_cell`,
+    /// `kv_value_cell`. For attention in fours: `kv4`, `kv_load`, `kv_key_piece`, `kv_key_quad` and so on. In words: `kv_key_word`,
+    /// `KV_QUADS`, `kv_query`, `kv_keys`, `kv_dot`, `kv_score`, `kv_values`, `kv_value_scale`. For all: `kv_scale`, `KV_SCALE_WORDS`
     Kv,
     /// `input_row`, `input_load`, `input_gain`, `INPUT_NORMED`
     Input,
@@ -38,10 +40,8 @@ pub enum Part {
     InputAct,
     /// Rows of the residual stream, normed on the way.
     InputNormed,
-    /// Keys and values in f32.
-    KvF32,
-    /// Keys and values in f16.
-    KvF16,
+    /// Keys and values of a type.
+    Kv(KvType),
     /// Workgroup memory alone.
     ReduceShared,
     /// Subgroups first, then workgroup memory.
@@ -75,7 +75,7 @@ impl Part {
             Part::Weight(_) => PartKind::Weight,
             Part::ActF32 | Part::ActF16 => PartKind::Act,
             Part::InputAct | Part::InputNormed => PartKind::Input,
-            Part::KvF32 | Part::KvF16 => PartKind::Kv,
+            Part::Kv(_) => PartKind::Kv,
             Part::ReduceShared | Part::ReduceSubgroup => PartKind::Reduce,
             Part::TeamShared | Part::TeamSubgroup => PartKind::Team,
             Part::Coop16 | Part::Coop8 => PartKind::Coop,
@@ -91,8 +91,11 @@ impl Part {
             Part::ActF16 => "act_f16",
             Part::InputAct => "input_act",
             Part::InputNormed => "input_normed",
-            Part::KvF32 => "kv_f32",
-            Part::KvF16 => "kv_f16",
+            Part::Kv(KvType::F32) => "kv_f32",
+            Part::Kv(KvType::F16) => "kv_f16",
+            Part::Kv(KvType::Int8) => "kv_int8",
+            Part::Kv(KvType::K8V4) => "kv_k8v4",
+            Part::Kv(KvType::Int4) => "kv_int4",
             Part::ReduceShared => "reduce_shared",
             Part::ReduceSubgroup => "reduce_subgroup",
             Part::TeamShared => "team_shared",
@@ -112,8 +115,11 @@ impl Part {
             Part::ActF16 => include_str!("parts/act_f16.wgsl"),
             Part::InputAct => include_str!("parts/input_act.wgsl"),
             Part::InputNormed => include_str!("parts/input_normed.wgsl"),
-            Part::KvF32 => include_str!("parts/kv_f32.wgsl"),
-            Part::KvF16 => include_str!("parts/kv_f16.wgsl"),
+            Part::Kv(KvType::F32) => include_str!("parts/kv_f32.wgsl"),
+            Part::Kv(KvType::F16) => include_str!("parts/kv_f16.wgsl"),
+            Part::Kv(KvType::Int8) => include_str!("parts/kv_int8.wgsl"),
+            Part::Kv(KvType::K8V4) => include_str!("parts/kv_k8v4.wgsl"),
+            Part::Kv(KvType::Int4) => include_str!("parts/kv_int4.wgsl"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
             Part::TeamShared => include_str!("parts/team_shared.wgsl"),
@@ -127,7 +133,7 @@ impl Part {
 
     /// Whether it needs `enable f16;`.
     pub fn needs_f16(self) -> bool {
-        matches!(self, Part::ActF16 | Part::KvF16 | Part::Coop16 | Part::Coop8)
+        matches!(self, Part::ActF16 | Part::Kv(KvType::F16) | Part::Coop16 | Part::Coop8)
     }
 
     /// Whether it needs `enable wgpu_cooperative_matrix;`.
@@ -142,7 +148,7 @@ impl Part {
             PartKind::Quants => Part::all(PartKind::Weight).into_iter().filter(|part| part.is(kind)).collect(),
             PartKind::Act => vec![Part::ActF32, Part::ActF16],
             PartKind::Input => vec![Part::InputAct, Part::InputNormed],
-            PartKind::Kv => vec![Part::KvF32, Part::KvF16],
+            PartKind::Kv => KvType::ALL.iter().map(|&kv| Part::Kv(kv)).collect(),
             PartKind::Reduce => vec![Part::ReduceShared, Part::ReduceSubgroup],
             PartKind::Team => vec![Part::TeamShared, Part::TeamSubgroup],
             PartKind::Coop => vec![Part::Coop16, Part::Coop8],

@@ -29,6 +29,9 @@ gpu_struct! {
         pub norm: u32,
         /// Added to the mean square.
         pub eps: f32,
+        /// Columns that are rotated together, by [`crate::rotation`], where the type of keys and values wants it; 0 or 1:
+        /// none.
+        pub rotation: u32,
     }
 }
 
@@ -36,6 +39,9 @@ gpu_struct! {
 pub const LOW_POSITIONS: usize = 1024;
 
 /// Shape: `[tokens, heads of all three kinds, head_dim]`. Workgroups: tokens × heads.
+///
+/// A head of 128 columns that is quantised takes four columns of each of 32 lanes, two reductions at most, and where it is rotated
+/// seven rounds of two sums a lane in workgroup memory: next to nothing beside the products of its token.
 pub static KERNEL: Kernel = Kernel {
     name: "rope_append",
     source: include_str!("rope_append.wgsl"),
@@ -49,6 +55,8 @@ pub static KERNEL: Kernel = Kernel {
         Access::ReadWrite,
         Access::ReadWrite,
         Access::ReadWrite,
+        Access::ReadWrite,
+        Access::Read,
     ],
     immediates: RopeAppendParams::LAYOUT,
     structs: &[],
@@ -71,8 +79,13 @@ pub fn table(inv_freq: &[f64], factor: f64, positions: usize) -> Vec<[f32; 2]> {
         })
     };
     let low = (0..LOW_POSITIONS).flat_map(|p| row(p, factor));
-    let high = (0..positions.div_ceil(LOW_POSITIONS).max(1)).flat_map(|p| row(p * LOW_POSITIONS, 1.0));
+    let high = (0..table_rows(positions) - LOW_POSITIONS).flat_map(|p| row(p * LOW_POSITIONS, 1.0));
     low.chain(high).collect()
+}
+
+/// Rows of the kernel's table for so many positions.
+pub fn table_rows(positions: usize) -> usize {
+    LOW_POSITIONS + positions.div_ceil(LOW_POSITIONS).max(1)
 }
 
 /// The CPU twin on one head's columns: norm where `norm` is not empty, then RoPE at `position` over the first
@@ -99,4 +112,41 @@ pub fn twin(
         x[i + half] = factor * (second * cos + first * sin);
     }
     x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel makes of the table, in f32: the addition theorem.
+    fn turn(table: &[[f32; 2]], pairs: usize, pair: usize, position: usize) -> [f32; 2] {
+        let low = table[position % LOW_POSITIONS * pairs + pair];
+        let high = table[(LOW_POSITIONS + position / LOW_POSITIONS) * pairs + pair];
+        [low[0] * high[0] - low[1] * high[1], low[0] * high[1] + low[1] * high[0]]
+    }
+
+    #[test]
+    fn positions_beyond_a_million_turn_as_exactly_as_the_first() {
+        const POSITIONS: usize = (1 << 22) + 1;
+        for (theta, dim) in [(1e4f64, 128), (5e5, 128), (1e6, 64), (1e7, 16)] {
+            let pairs = dim / 2;
+            let inv_freq: Vec<f64> = (0..pairs).map(|i| theta.powf(-2.0 * i as f64 / dim as f64)).collect();
+            let table = table(&inv_freq, 1.0, POSITIONS);
+            assert_eq!(table.len(), table_rows(POSITIONS) * pairs);
+            let near = |power: u32| (1usize << power) - 3..=(1usize << power) + 3;
+            let places = [0..=5, 1021..=1027].into_iter().chain([17, 18, 20, 21].map(near)).flatten();
+            for position in places.chain([1_000_003, 2_796_203, POSITIONS - 1]) {
+                for (pair, freq) in inv_freq.iter().enumerate() {
+                    let (sin, cos) = (position as f64 * freq).sin_cos();
+                    let met = turn(&table, pairs, pair, position);
+                    // Four numbers rounded to f32, two products and their sum: each within half a step of 1.
+                    let allowed = f64::from(f32::EPSILON) / 2.0 * (4.0 + 2.0 + 1.0);
+                    for (met, wanted) in met.into_iter().zip([cos, sin]) {
+                        let error = (f64::from(met) - wanted).abs();
+                        assert!(error < allowed, "theta {theta}, position {position}, pair {pair}: {met} for {wanted}");
+                    }
+                }
+            }
+        }
+    }
 }

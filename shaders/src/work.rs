@@ -4,9 +4,9 @@
 //! counts once. So no schedule of a kernel changes these numbers; the plan does where it splits attention, since partial results
 //! and their merges are work that it asks for.
 
-use crate::WeightFormat;
 use crate::attention::AttentionItem;
 use crate::attention::merge::AttentionMerge;
+use crate::{KvType, WeightFormat};
 
 /// Bytes and operations of a dispatch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -36,8 +36,8 @@ pub struct Heads {
     pub head_stride: usize,
     /// Bytes of one number of q and of the result.
     pub act_bytes: usize,
-    /// Bytes of one number of a key or value.
-    pub kv_bytes: usize,
+    /// What keys and values are kept in.
+    pub kv: KvType,
     /// A query sees so many positions; 0: all.
     pub window: usize,
 }
@@ -104,7 +104,7 @@ impl Work {
             rows += item.rows as usize;
             partial_rows += if item.partial == crate::attention::DIRECT { 0 } else { item.rows as usize };
         }
-        let kv = 2 * keys * heads.num_kv_heads * heads.head_stride * heads.kv_bytes;
+        let kv = keys * heads.num_kv_heads * heads.kv.row_bytes(heads.head_stride);
         let row = heads.num_heads * heads.head_stride;
         let write = (rows - partial_rows) * heads.num_heads * heads.head_dim * heads.act_bytes
             + partial_rows * (row + 2 * heads.num_heads) * 4;
@@ -135,8 +135,15 @@ mod tests {
     use super::*;
     use crate::attention::DIRECT;
 
-    const HEADS: Heads =
-        Heads { num_heads: 8, num_kv_heads: 2, head_dim: 60, head_stride: 64, act_bytes: 2, kv_bytes: 2, window: 0 };
+    const HEADS: Heads = Heads {
+        num_heads: 8,
+        num_kv_heads: 2,
+        head_dim: 60,
+        head_stride: 64,
+        act_bytes: 2,
+        kv: KvType::F16,
+        window: 0,
+    };
 
     fn item(first_row: u32, rows: u32, first_slot: u32, count: u32, row_position: u32, partial: u32) -> AttentionItem {
         AttentionItem { first_row, rows, first_slot, count, first_position: 0, row_position, partial }
@@ -159,6 +166,9 @@ mod tests {
         assert_eq!(work.flops, 4 * (97 + 98 + 99 + 100) * 8 * 60);
         assert_eq!(work.write_bytes, 4 * 8 * 60 * 2);
         assert_eq!(work.shape, [4, 100, 8]);
+        let items = [item(0, 4, 32, 100, 96, DIRECT)];
+        let int4 = Work::attention(&items, &Heads { kv: KvType::Int4, ..HEADS });
+        assert_eq!(int4.read_bytes, 2 * 100 * (32 + 32 + 8) + 4 * 8 * 64 * 2);
         // Two sequences side by side; with a window each row sees 10 of its keys.
         let apart = [item(0, 1, 0, 50, 49, DIRECT), item(1, 1, 64, 30, 29, 0)];
         let work = Work::attention(&apart, &Heads { window: 10, ..HEADS });

@@ -6,7 +6,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use raglan_shaders::{
     ALL, Access, AdapterLimits, Kernel, Part, PartKind, Scalar, Schedule, StructLayout, Variant, link, unroll,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 fn parse(source: &str, what: &str) -> naga::Module {
     naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(source)))
@@ -91,15 +91,18 @@ fn check_struct(module: &naga::Module, layout: &StructLayout, what: &str) {
 /// Shapes whose legal schedules together cover the space: every head stride for attention, one large shape otherwise.
 fn shapes(kernel: &Kernel) -> Vec<Vec<u32>> {
     match kernel.dims.last() {
-        Some(&"head_stride") => {
-            raglan_shaders::attention::HEAD_STRIDES.iter().map(|&stride| vec![64, 64, stride]).collect()
+        Some(&"word_values") => {
+            let strides = raglan_shaders::attention::HEAD_STRIDES;
+            strides.iter().flat_map(|&stride| [8, 16].map(|word_values| vec![64, 64, stride, word_values])).collect()
         }
         _ => vec![vec![512; kernel.dims.len()]],
     }
 }
 
 fn schedules(kernel: &Kernel) -> Vec<Schedule> {
-    shapes(kernel).iter().flat_map(|shape| kernel.legal_schedules(&AdapterLimits::most(), shape)).collect()
+    let mut seen = HashSet::new();
+    let all = shapes(kernel).into_iter().flat_map(|shape| kernel.legal_schedules(&AdapterLimits::most(), &shape));
+    all.filter(|schedule| seen.insert(schedule.clone())).collect()
 }
 
 /// Every choice of parts.

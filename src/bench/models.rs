@@ -61,7 +61,7 @@ pub struct Row {
     /// The longest of the depths.
     pub depth: usize,
     /// `f16` or `f32`.
-    pub kv_type: &'static str,
+    pub kv_type: String,
     /// Seconds of each repetition.
     pub samples_s: Vec<f64>,
     /// Of all sequences, median.
@@ -92,6 +92,10 @@ pub struct Row {
     pub dispatches_per_step: Option<f64>,
     /// How schedules were chosen until then, and how often that was asked.
     pub tuner: Option<TunerStats>,
+    /// Where contexts were really read: tokens of them a second.
+    pub read_tokens_per_s: Option<f64>,
+    /// The longest step of that reading: what a watchdog sees.
+    pub read_longest_step_ms: Option<f64>,
     /// Why there are no numbers.
     pub error: Option<String>,
 }
@@ -201,6 +205,18 @@ struct Bench<'a> {
     options: &'a Options,
     /// Differs from prompt to prompt.
     seed: u64,
+    /// Of the contexts of the current test that were really read.
+    read: Reading,
+    /// Of the last requests.
+    longest_step_s: f64,
+}
+
+/// Contexts that were really read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    tokens: usize,
+    seconds: f64,
+    longest_step_s: f64,
 }
 
 impl<'a> Bench<'a> {
@@ -226,13 +242,14 @@ impl<'a> Bench<'a> {
         say("kernels");
         stepper.compile(|_, _| ())?;
         stepper.fill_cache()?;
-        Ok(Bench { stepper, adapter, options, seed: 0 })
+        Ok(Bench { stepper, adapter, options, seed: 0, read: Reading::default(), longest_step_s: 0.0 })
     }
 
     /// Runs one test and fills its row; the times of its ops, where they are wanted.
     fn test(&mut self, test: &Test, row: &mut Row, say: &mut dyn FnMut(&str)) -> Result<Option<Vec<OpRow>>, Error> {
         say(&test.name());
         row.kv_type = self.stepper.kv_type();
+        self.read = Reading::default();
         // An answer's middle stands for all of it: the limit grows in a straight line.
         let part = test.middle(METERED_STEPS);
         let factor = test.tokens as f64 / part.tokens as f64;
@@ -248,6 +265,10 @@ impl<'a> Bench<'a> {
             say(&test.name());
         }
         row.fill(&seconds, &limit, steps as f64 * factor, self.adapter);
+        if self.read.tokens > 0 {
+            row.read_tokens_per_s = Some(self.read.tokens as f64 / self.read.seconds);
+            row.read_longest_step_ms = Some(1e3 * self.read.longest_step_s);
+        }
         if !self.options.timed {
             return Ok(None);
         }
@@ -290,7 +311,11 @@ impl<'a> Bench<'a> {
         if self.options.real_prefill {
             let read = test.depths.iter().zip(&prompts).filter(|(depth, _)| **depth > 0);
             let read: Vec<_> = read.map(|(&depth, prompt)| (prompt[..depth].to_vec(), 0, 1)).collect();
-            self.answer(read)?;
+            let tokens: usize = read.iter().map(|(prompt, ..)| prompt.len()).sum();
+            let seconds = self.answer(read)?;
+            self.read.tokens += tokens;
+            self.read.seconds += seconds;
+            self.read.longest_step_s = self.read.longest_step_s.max(self.longest_step_s);
         }
         let assumed = |depth: usize| if self.options.real_prefill { 0 } else { depth };
         let requests = prompts.into_iter().zip(&test.depths);
@@ -308,8 +333,19 @@ impl<'a> Bench<'a> {
         let (count, mut started, mut failed) = (waiting.len(), 0, None);
         let mut any_ended = false;
         let start = Instant::now();
+        let mut last = start;
+        self.longest_step_s = 0.0;
         while !waiting.is_empty() {
-            for event in self.stepper.step()? {
+            let events = self.stepper.step()?;
+            let now = Instant::now();
+            let is_late = self.options.deadline.is_some_and(|deadline| now >= deadline);
+            if is_late && self.options.real_prefill && failed.is_none() {
+                failed = Some("the time for this run was over before all was read (--max-seconds)".to_owned());
+                waiting.iter().for_each(|&request| self.stepper.cancel(request));
+            }
+            self.longest_step_s = self.longest_step_s.max((now - last).as_secs_f64());
+            last = now;
+            for event in events {
                 if let Event::Failed { message, .. } = &event {
                     failed.get_or_insert_with(|| message.clone());
                 }

@@ -1,7 +1,8 @@
 //! One request from its prompt to its end: tokens, text as it comes, and how long it took.
 
 use super::Result;
-use super::progress::Spinner;
+use super::output::number;
+use super::progress::ReadingBar;
 use raglan::models::{StopStrings, TextStream, Tokenizer};
 use raglan::{Engine, Error, Event, EventStream, FinishReason, Request, SamplingParams};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// How often it is seen whether an answer was interrupted.
 const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long the end of what was interrupted is waited for: a step takes less.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is asked.
 pub(super) struct Question<'a> {
@@ -20,7 +24,7 @@ pub(super) struct Question<'a> {
     pub(super) stop: &'a [String],
     /// Set from outside to end it.
     pub(super) interrupted: &'a AtomicBool,
-    /// Whether to show that a long prompt is being read.
+    /// Whether not to show how far a long prompt is read.
     pub(super) quiet: bool,
 }
 
@@ -32,6 +36,8 @@ pub(super) struct Answer {
     pub(super) token_ids: Vec<u32>,
     /// Ids of the prompt.
     pub(super) prompt_tokens: usize,
+    /// Those of them that have keys and values now; all, unless it was ended before.
+    pub(super) computed_tokens: usize,
     /// Those of them whose keys and values were there already.
     pub(super) cached_tokens: usize,
     /// Why it ended.
@@ -43,6 +49,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// `stopped after 12,288 of the prompt's 280,000 tokens`; `None` where all of it was read.
+    pub(super) fn stopped_reading(&self) -> Option<String> {
+        let (computed, all) = (self.computed_tokens, self.prompt_tokens);
+        let cut = self.reason == FinishReason::Cancelled && self.token_ids.is_empty();
+        cut.then(|| format!("stopped after {} of the prompt's {} tokens", number(computed), number(all)))
+    }
+
     /// Tokens of the prompt by the time to the first choice, which is part of that time.
     pub(super) fn prefill_tokens_per_s(&self) -> f64 {
         self.prompt_tokens as f64 / self.first.as_secs_f64()
@@ -86,17 +99,22 @@ pub(super) fn answer(
     let prompt_tokens = question.prompt.len();
     let request = Request::new(question.prompt, question.sampling);
     let mut answering = Answering::begin(engine, tokenizer, request, question.stop)?;
-    let mut spinner = Some(Spinner::new(format!("reading {prompt_tokens} tokens"), question.quiet));
+    let mut bar = Some(ReadingBar::new(prompt_tokens, question.quiet));
     loop {
         if question.interrupted.load(Ordering::Relaxed) {
-            return answering.end(FinishReason::Cancelled, show);
+            drop(bar);
+            return answering.cancel(show);
         }
-        let Some(event) = answering.stream.next_timeout(PATIENCE) else { continue };
+        let event = answering.stream.next_timeout(PATIENCE);
+        if let Some(bar) = &mut bar {
+            bar.set(answering.stream.computed().min(prompt_tokens));
+        }
+        let Some(event) = event else { continue };
         if !matches!(event, Event::Started { .. }) {
-            spinner = None;
+            bar = None;
         }
         if let Some(reason) = answering.take(event, show)? {
-            drop(spinner);
+            drop(bar);
             return answering.end(reason, show);
         }
     }
@@ -172,6 +190,20 @@ impl Answering {
         }
     }
 
+    /// Ends it, and waits for the word that it has: until then what is computed may be more.
+    ///
+    /// # Errors
+    /// If `show` fails.
+    fn cancel(mut self, show: &mut dyn FnMut(&str) -> Result) -> Result<Answer> {
+        self.stream.cancel();
+        let give_up = Instant::now() + CANCEL_PATIENCE;
+        while !self.stream.has_ended() && Instant::now() < give_up {
+            // What was on its way belongs to no answer any more.
+            let _ = self.stream.next_timeout(PATIENCE);
+        }
+        self.end(FinishReason::Cancelled, show)
+    }
+
     /// What came, once it is known why it ended; what still runs is cancelled.
     ///
     /// # Errors
@@ -179,10 +211,13 @@ impl Answering {
     pub(super) fn end(mut self, reason: FinishReason, show: &mut dyn FnMut(&str) -> Result) -> Result<Answer> {
         let stopped = self.writer.finish(show)?;
         let first = self.first.unwrap_or(self.last);
+        let is_read = !self.writer.token_ids.is_empty();
+        let computed = if is_read { self.prompt_tokens } else { self.stream.computed().min(self.prompt_tokens) };
         Ok(Answer {
             text: self.has_tokenizer.then_some(self.writer.text),
             token_ids: self.writer.token_ids,
             prompt_tokens: self.prompt_tokens,
+            computed_tokens: computed,
             cached_tokens: self.cached_tokens,
             reason: if stopped { FinishReason::Stop } else { reason },
             first: first - self.start,

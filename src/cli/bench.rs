@@ -1,5 +1,6 @@
 //! `raglan bench`: how fast models, kernels and the adapter itself are, and how far from the limit.
 
+mod depth;
 mod lists;
 mod report;
 mod shapes;
@@ -14,11 +15,11 @@ use super::refused;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use lists::Numbers;
 pub(super) use lists::mix;
+use raglan::Error;
 use raglan::bench::models::{self, Test};
 use raglan::bench::{Adapter, kernels};
 use raglan::gpu::Gpu;
 use raglan::models::{Synthetic, synthetic};
-use raglan::{Dtype, Error};
 use report::Report;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Time tokens behind contexts of growing depth, and fit a straight line
+    Depth(depth::Args),
     /// Time every kernel of a few layers, over the shapes of known models
     Kernels(KernelArgs),
     /// Time what each way of choosing schedules picks for products and attention of many shapes
@@ -72,10 +75,6 @@ struct ModelArgs {
     /// One more batch, of contexts of unequal length, as 512,4096,32768x2; may be given again
     #[arg(long, value_name = "MIX", value_parser = mix)]
     ragged: Vec<Numbers>,
-
-    /// What keys and values are kept in: f16 or f32 [default: as --dtype]
-    #[arg(long, value_name = "TYPE")]
-    kv_type: Option<String>,
 
     /// Really read the contexts, rather than fill the cache with random numbers
     #[arg(long)]
@@ -166,6 +165,7 @@ impl CommonArgs {
 pub(super) fn run(global: &Global, args: Args) -> Result {
     match args.what {
         None => run_models(global, &args.models),
+        Some(What::Depth(args)) => depth::run(global, &args),
         Some(What::Kernels(args)) => run_kernels(global, &args),
         Some(What::Shapes(args)) => shapes::run(global, &args),
         Some(What::Adapter(args)) => {
@@ -176,12 +176,6 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 }
 
 fn run_models(global: &Global, args: &ModelArgs) -> Result {
-    let kv_dtype = match args.kv_type.as_deref() {
-        None => None,
-        Some("f16") => Some(Dtype::F16),
-        Some("f32") => Some(Dtype::F32),
-        Some(other) => return refused(format!("--kv-type {other} is not there; there are f16 and f32")),
-    };
     if args.batch.0.contains(&0) {
         return refused("--batch 0: an answer is of at least one sequence");
     }
@@ -192,9 +186,6 @@ fn run_models(global: &Global, args: &ModelArgs) -> Result {
     // Names are read before the adapter is measured: a wrong one is told at once.
     let checkpoints = names.into_iter().map(|name| checkpoint(name, false)).collect::<Result<Vec<_>>>()?;
     let gpu = open_gpu(global)?;
-    if kv_dtype == Some(Dtype::F16) && !gpu.limits().shader_f16 {
-        return refused(format!("--kv-type f16: {} does not compute in f16", gpu.summary()));
-    }
     let deadline = args.common.deadline();
     let of = |wanted: &Option<Numbers>, hardware: usize, software: usize| match wanted {
         Some(numbers) => numbers.0.clone(),
@@ -207,7 +198,7 @@ fn run_models(global: &Global, args: &ModelArgs) -> Result {
         return refused("nothing to run: --prompt and --gen are 0");
     }
     let mut report = Report::new(measure(&gpu)?);
-    let mut options = models::Options {
+    let options = models::Options {
         tests,
         repetitions: args.common.repetitions as usize,
         real_prefill: args.real_prefill,
@@ -215,7 +206,6 @@ fn run_models(global: &Global, args: &ModelArgs) -> Result {
         deadline,
         engine: global.engine_options(1),
     };
-    options.engine.kv_dtype = kv_dtype;
     let bar = Bar::count("bench", false);
     for checkpoint in &checkpoints {
         let mut progress = |what: &str, done: usize, total: usize| {

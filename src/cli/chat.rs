@@ -4,7 +4,8 @@ mod lines;
 
 use super::answer::{Question, answer};
 use super::global::Global;
-use super::load::{Loaded, Model, ModelArgs};
+use super::interrupt::{self, Interruptible};
+use super::load::{Loaded, Model, ModelArgs, longest};
 use super::output::{Failure, note, print};
 use super::sampling::SamplingArgs;
 use super::{Result, refused};
@@ -12,7 +13,6 @@ use lines::Lines;
 use raglan::models::{ChatOptions, ChatTemplate, Message};
 use raglan::{Error, FinishReason, SamplingParams};
 use std::io::IsTerminal;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 const HELP: &str = "\
@@ -26,14 +26,10 @@ Ctrl-C stops an answer.";
 /// Room that an answer should find in the context before old turns are dropped for it.
 const ANSWER_ROOM: usize = 64;
 
-/// Whether an answer is being written, and whether Ctrl-C was pressed since it began.
-static ANSWERING: AtomicBool = AtomicBool::new(false);
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 /// Talk with a model that has a chat template.
 ///
 /// Every line is a turn; commands begin with /, and /help lists them: /reset, /system TEXT, /save FILE, /quit. Ctrl-C
-/// stops an answer. Where the context is full, the oldest turns are dropped. Lines may be piped in.
+/// stops an answer, or the reading of a long question, which goes on from there when it is asked again. Where the context is full, the oldest turns are dropped. Lines may be piped in.
 ///
 /// Keys and values of earlier turns are kept, so a turn reads just what is new, as long as nothing before it changes.
 #[derive(Debug, clap::Args)]
@@ -60,7 +56,7 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     };
     sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
     let loaded = model.load(global, &global.engine_options(1), start, false)?;
-    stop_answers_on_ctrl_c();
+    interrupt::listen();
     let chat = Chat {
         loaded,
         template,
@@ -90,8 +86,9 @@ impl Chat {
         let mut lines = Lines::open()?;
         if lines.is_terminal() {
             let name = self.loaded.model.checkpoint.path().display();
-            let (adapter, context) = (self.loaded.engine.gpu().summary().name.clone(), self.loaded.engine.capacity());
-            note(format_args!("{name} on {adapter}, with room for {context} tokens; /help lists what else there is"));
+            let (engine, adapter) = (&self.loaded.engine, self.loaded.engine.gpu().summary().name.clone());
+            note(format_args!("{name} on {adapter}; /help lists what else there is"));
+            note(longest(&engine.memory()));
         }
         while let Some(line) = lines.next()? {
             match line.trim() {
@@ -137,7 +134,9 @@ impl Chat {
     fn turn(&mut self, words: &str) -> Result {
         self.turns.push(Message::new("user", words));
         match self.answer() {
-            Ok(text) => self.turns.push(Message::new("assistant", text)),
+            Ok(Some(text)) => self.turns.push(Message::new("assistant", text)),
+            // The question was not read to its end: it is as if it had not been asked, but for what is computed of it.
+            Ok(None) => drop(self.turns.pop()),
             Err(error @ Error::Failed { .. }) => {
                 self.turns.pop();
                 // After what was written until then.
@@ -153,21 +152,25 @@ impl Chat {
         Ok(())
     }
 
-    fn answer(&mut self) -> Result<String> {
+    /// The answer to the last turn; `None` where it was stopped before its first word.
+    fn answer(&mut self) -> Result<Option<String>> {
         let prompt = self.prompt()?;
+        let interruptible = Interruptible::begin();
         let question = Question {
             prompt,
             sampling: self.sampling.clone(),
             stop: &self.stop,
-            interrupted: &INTERRUPTED,
+            interrupted: interruptible.flag(),
             quiet: false,
         };
-        INTERRUPTED.store(false, Ordering::Relaxed);
-        ANSWERING.store(true, Ordering::Relaxed);
         let Loaded { model, engine, .. } = &self.loaded;
         let answer = answer(engine, model.tokenizer.as_ref(), question, &mut print);
-        ANSWERING.store(false, Ordering::Relaxed);
+        drop(interruptible);
         let answer = answer?;
+        if let Some(stopped) = answer.stopped_reading() {
+            note(format_args!("{stopped}; they stay in the cache: asked again, it goes on from there"));
+            return Ok(None);
+        }
         print("\n")?;
         match answer.reason {
             FinishReason::Length => note("the answer was cut: --max-tokens or the context ended it"),
@@ -177,7 +180,7 @@ impl Chat {
         if !answer.token_ids.is_empty() && std::io::stderr().is_terminal() {
             note(&answer);
         }
-        Ok(answer.text.unwrap_or_default())
+        Ok(Some(answer.text.unwrap_or_default()))
     }
 
     /// The conversation in the model's words; the oldest turns are left out until there is room for an answer.
@@ -203,20 +206,5 @@ impl Chat {
     fn messages(&self, first: usize) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
         system.chain(self.turns[first..].iter().cloned()).collect()
-    }
-}
-
-/// From here on Ctrl-C ends an answer that is being written, and the program where there is none.
-fn stop_answers_on_ctrl_c() {
-    let handler = || {
-        if ANSWERING.load(Ordering::Relaxed) {
-            INTERRUPTED.store(true, Ordering::Relaxed);
-        } else {
-            // 128 and the signal's number, as shells have it.
-            std::process::exit(130);
-        }
-    };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        log::warn!("Ctrl-C ends the program and not just an answer: {error}");
     }
 }

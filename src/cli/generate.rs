@@ -4,20 +4,22 @@ mod prompts;
 
 use super::answer::{Answer, Question, answer};
 use super::global::Global;
+use super::interrupt::{self, Interruptible};
 use super::load::{Loaded, Model, ModelArgs};
+use super::progress::Spinner;
 use super::sampling::SamplingArgs;
 use super::{Result, output, refused};
 use raglan::models::{ChatOptions, ChatTemplate, Message};
 use raglan::{Error, FinishReason};
 use serde::Serialize;
-use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Answer one prompt, or a file of them.
 ///
-/// The text comes as it is written. A model with a chat template gets the prompt as what a user says, any other as
+/// The text comes as it is written; Ctrl-C ends it, or the reading of a long prompt, and what there is stays. A model with a chat template gets the prompt as what a user says, any other as
 /// the beginning of a text to go on with. The prompt is read from standard input where none is given.
 ///
 /// With --prompts every line of a file is a request, and they run together, up to --max-sequences at once. Answers are
@@ -72,7 +74,15 @@ struct PromptArgs {
 enum Prompt {
     Text(String),
     Ids(Vec<u32>),
+    /// A large file.
+    File(PathBuf),
 }
+
+/// A file of so many bytes is split into tokens as it is read.
+const LARGE_FILE: u64 = 4 << 20;
+
+/// What no text has: it stands for the text while a template is rendered.
+const PLACE: &str = "\u{1}the text\u{1}";
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -107,6 +117,11 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
             let template = if args.no_chat_template { None } else { model.template()? };
             encode(&model, template.as_ref(), text)?
         }
+        Prompt::File(path) => {
+            let template = if args.no_chat_template { None } else { model.template()? };
+            let _spinner = Spinner::new("splitting the prompt into tokens".to_owned(), args.json);
+            encode_file(&model, template.as_ref(), &path)?
+        }
     };
     if !args.sampling.stop.is_empty() {
         model.text(", so there is no text for --stop to be found in")?;
@@ -114,16 +129,26 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
 
     let Loaded { model, engine, load_ms } = model.load(global, &global.engine_options(1), start, args.json)?;
-    let never = AtomicBool::new(false);
-    let question = Question { prompt, sampling, stop: &args.sampling.stop, interrupted: &never, quiet: args.json };
+    interrupt::listen();
+    let interruptible = Interruptible::begin();
+    let interrupted = interruptible.flag();
+    let question = Question { prompt, sampling, stop: &args.sampling.stop, interrupted, quiet: args.json };
     let mut show = |text: &str| if args.json { Ok(()) } else { output::print(text) };
     let answer = answer(&engine, model.tokenizer.as_ref(), question, &mut show)?;
+    drop(interruptible);
     if args.json {
-        return output::print_json(&Report::new(&answer, load_ms));
+        output::print_json(&Report::new(&answer, load_ms))?;
+    } else {
+        output::print("\n")?;
+        match answer.stopped_reading() {
+            Some(stopped) => output::note(stopped),
+            None if std::io::stderr().is_terminal() => output::note(&answer),
+            None => {}
+        }
     }
-    output::print("\n")?;
-    if std::io::stderr().is_terminal() {
-        output::note(&answer);
+    if answer.reason == FinishReason::Cancelled {
+        engine.shutdown();
+        interrupt::exit();
     }
     Ok(())
 }
@@ -139,7 +164,11 @@ impl PromptArgs {
             (Some(ids), ..) => Ok(Prompt::Ids(ids)),
             (_, Some(text), _) if text != "-" => Ok(Prompt::Text(text)),
             (.., Some(path)) if path.as_os_str() != "-" => {
-                std::fs::read_to_string(&path).map(Prompt::Text).map_err(|source| Error::Io { path, source })
+                // What is not there is told before the model is looked for.
+                match File::open(&path).and_then(|file| file.metadata()) {
+                    Ok(about) if about.is_file() && about.len() >= LARGE_FILE => Ok(Prompt::File(path)),
+                    _ => std::fs::read_to_string(&path).map(Prompt::Text).map_err(|source| Error::Io { path, source }),
+                }
             }
             (_, None, None) if std::io::stdin().is_terminal() => {
                 refused("there is no prompt: give --prompt, --prompt-file or --token-ids, or pipe it in")
@@ -155,6 +184,24 @@ fn encode(model: &Model, template: Option<&ChatTemplate>, text: String) -> Resul
     match template {
         Some(_) => encode_messages(model, template, &[Message::new("user", text)]),
         None => Ok(model.text(": give token ids instead of text (--token-ids)")?.encode(&text, true)?),
+    }
+}
+
+/// The same of a large file, which is not held in memory unless the template changes the text.
+fn encode_file(model: &Model, template: Option<&ChatTemplate>, path: &Path) -> Result<Vec<u32>> {
+    let tokenizer = model.text(": give token ids instead of text (--token-ids)")?;
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let file = || File::open(path).map(BufReader::new).map_err(failed);
+    let Some(template) = template else { return Ok(tokenizer.encode_reader(path, file()?, true)?) };
+    // Spaces show whether the template trims.
+    let message = Message::new("user", format!(" {PLACE} "));
+    let rendered = template.render(&[message], &ChatOptions::default())?;
+    match rendered.split(&format!(" {PLACE} ")).collect::<Vec<_>>()[..] {
+        [before, after] => {
+            let text = before.as_bytes().chain(file()?).chain(after.as_bytes());
+            Ok(tokenizer.encode_reader(path, text, false)?)
+        }
+        _ => encode(model, Some(template), std::fs::read_to_string(path).map_err(failed)?),
     }
 }
 

@@ -4,8 +4,9 @@ use super::size;
 use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
-use raglan::models::QuantizeTo;
+use raglan::kv_cache::KvTypes;
 use raglan::models::hub::Cache;
+use raglan::models::{QuantizeTo, RopeOverride};
 use raglan::schedules::Mode;
 use raglan::tune::Inputs;
 
@@ -31,9 +32,19 @@ pub(super) struct Global {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), help_heading = HEADING)]
     pub(super) max_context: Option<u32>,
 
+    /// How RoPE is stretched, in place of the checkpoint's own way: yarn=F, dynamic=F, linear=F with F times the positions of the
+    /// training, or none
+    #[arg(long, global = true, value_name = "SPEC", help_heading = HEADING)]
+    rope_scaling: Option<RopeOverride>,
+
     /// Memory for keys and values, as 512MiB or 8G; with --max-context, whichever is less [default: by --max-context]
     #[arg(long, global = true, value_name = "BYTES", value_parser = size::bytes, help_heading = HEADING)]
     kv_memory: Option<u64>,
+
+    /// What keys and values are kept in: f32, f16, int8, k8v4 or int4, and layers that have another type, as int4,0-1=f16
+    /// [default: as --dtype]
+    #[arg(long, global = true, value_name = "TYPE", help_heading = HEADING)]
+    pub(super) kv_type: Option<KvTypes>,
 
     /// Requests that run at once at most, as those of `generate --prompts`; more wait
     #[arg(long, global = true, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192), help_heading = HEADING)]
@@ -153,11 +164,12 @@ impl Global {
     pub(super) fn engine_options(&self, max_sequences: usize) -> EngineOptions {
         EngineOptions {
             max_context: self.max_context.map(|tokens| tokens as usize),
+            rope_scaling: self.rope_scaling,
             kv_memory: self.kv_memory,
             max_batch_tokens: self.max_batch_tokens as usize,
             max_sequences,
             dtype: self.dtype.into(),
-            kv_dtype: None,
+            kv_types: self.kv_type.clone(),
             quantize: self.quantize,
             pipeline: self.pipeline.into(),
             deterministic: self.deterministic,

@@ -1,16 +1,16 @@
 //! `raglan inspect`: what a checkpoint is, and what running it takes.
 
+mod memory;
+
 use super::Result;
-use super::global::{Dtype, Global};
-use super::load::{Model, open_gpu};
+use super::global::Global;
+use super::load::{Model, checkpoint, longest, open_gpu};
 use super::output::{Failure, bytes, number, print_json, print_line};
-use raglan::decoder::{attention_shape, kv_shape};
-use raglan::engine::longest_context;
+use memory::Card;
+use raglan::EngineOptions;
+use raglan::engine::{Memory, Offer};
 use raglan::gpu::Gpu;
-use raglan::kv_cache::KvShape;
 use raglan::models::{ModelSpec, RopeScaling};
-use raglan::ops::Types;
-use raglan::shaders::Part;
 use serde::Serialize;
 
 /// Tell what a model is, how it is stored, and what it needs to run.
@@ -18,9 +18,14 @@ use serde::Serialize;
 /// Reads a checkpoint and runs nothing; works without a tokenizer and without an adapter.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A folder, a .gguf file, a name of the hub or a short one, or tiny [default: as for generate]
+    /// A folder, a .gguf file, a name of the hub or a short one, tiny, or synthetic:NAME[:FORMAT] [default: as for generate]
     #[arg(value_name = "M")]
-    model: Option<String>,
+    models: Vec<String>,
+
+    /// The longest contexts on cards of so much memory instead, whatever adapter is here: by weight format and type of keys and
+    /// values, or for those that --quantize and --kv-type say. 80GB is 80 × 10^9 bytes, 80GiB is what a card of "80 GB" has
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', num_args = 0.., default_missing_value = "8GiB,16GiB,24GiB,48GiB,80GiB")]
+    memory: Vec<Card>,
 
     /// The same as one JSON object
     #[arg(long)]
@@ -49,7 +54,7 @@ struct Report {
     /// Tokens of the vocabulary; `None` without a tokenizer.
     tokenizer: Option<usize>,
     chat_template: bool,
-    kv_dtype: &'static str,
+    kv_type: String,
     kv_bytes_per_1k_tokens: u64,
     adapter: Option<AdapterReport>,
     /// Why there is no adapter to speak of.
@@ -75,28 +80,37 @@ struct AdapterReport {
     weights_fit: bool,
     /// Bindings that the largest tensor is split over.
     largest_tensor_bindings: u64,
-    longest_context: usize,
-    longest_context_bound_by: &'static str,
+    /// With these options, and what bounds it; what there is room for; what everything takes.
+    #[serde(flatten)]
+    memory: Memory,
 }
 
 pub(super) fn run(global: &Global, args: Args) -> Result {
-    let model = Model::open(args.model.as_deref(), args.json)?;
-    let gpu = open_gpu(global);
-    let report = Report::new(&model, gpu, global.dtype)?;
-    if args.json { print_json(&report) } else { report.print() }
+    let names: Vec<Option<&str>> = match &args.models[..] {
+        [] => vec![None],
+        names => names.iter().map(|name| Some(name.as_str())).collect(),
+    };
+    if !args.memory.is_empty() {
+        let checkpoints = names.into_iter().map(|name| checkpoint(name, args.json)).collect::<Result<Vec<_>>>()?;
+        return memory::run(global, &checkpoints, &args.memory, args.json);
+    }
+    for name in names {
+        let model = Model::open(name, args.json)?;
+        let report = Report::new(&model, open_gpu(global), global)?;
+        if args.json { print_json(&report) } else { report.print() }?;
+    }
+    Ok(())
 }
 
 impl Report {
-    fn new(model: &Model, gpu: Result<Gpu>, dtype: Dtype) -> Result<Report> {
-        let (checkpoint, spec) = (&model.checkpoint, model.checkpoint.spec());
-        let without_gpu =
-            |act, kv| Types { act, kv, reduce: Part::ReduceShared, team: Part::TeamShared, coop: Part::Coop16 };
-        let types = match &gpu {
-            Ok(gpu) => Types::of(gpu, dtype.into()),
-            Err(_) if dtype == Dtype::F32 => without_gpu(Part::ActF32, Part::KvF32),
-            Err(_) => without_gpu(Part::ActF16, Part::KvF16),
-        };
-        let kv = kv_shape(spec, &attention_shape(spec, &types)?);
+    fn new(model: &Model, gpu: Result<Gpu>, global: &Global) -> Result<Report> {
+        let checkpoint = &model.checkpoint;
+        let options = global.engine_options(1);
+        let spec = &options.spec(checkpoint);
+        // What a token takes is the same on any adapter that computes so.
+        let offer = gpu.as_ref().map_or_else(|_| Offer::of_card(0), |gpu| Offer::of(gpu, &options));
+        let memory = Memory::of(&offer, checkpoint, &options)?;
+        let kv_types = options.kv_types(&offer.limits, spec.layers.len())?;
         let formats = checkpoint.formats().into_iter().map(|used| FormatReport {
             format: used.format.name(),
             tensors: used.tensors,
@@ -104,7 +118,7 @@ impl Report {
             bytes: used.bytes,
         });
         let (adapter, no_adapter) = match gpu {
-            Ok(gpu) => (Some(AdapterReport::new(&gpu, model, &kv)?), None),
+            Ok(gpu) => (Some(AdapterReport::new(&gpu, model, &options, memory.clone())?), None),
             Err(error) => (None, Some(Failure(&error).to_string())),
         };
         Ok(Report {
@@ -127,8 +141,8 @@ impl Report {
             formats: formats.collect(),
             tokenizer: model.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size()),
             chat_template: model.template()?.is_some(),
-            kv_dtype: if types.kv_bytes() == 2 { "f16" } else { "f32" },
-            kv_bytes_per_1k_tokens: 1024 * kv.slot_bytes(),
+            kv_type: kv_types.to_string(),
+            kv_bytes_per_1k_tokens: 1024 * memory.slot_bytes,
             adapter,
             no_adapter,
             notes: checkpoint.notes().to_vec(),
@@ -178,7 +192,7 @@ impl Report {
         for note in &self.notes {
             line("note", note.clone())?;
         }
-        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_dtype))?;
+        line("KV cache", format!("{} per 1K tokens in {}", bytes(self.kv_bytes_per_1k_tokens), self.kv_type))?;
         match &self.adapter {
             Some(adapter) => adapter.print(),
             None => line("adapter", format!("none: {}", self.no_adapter.as_deref().unwrap_or_default())),
@@ -187,29 +201,21 @@ impl Report {
 }
 
 impl AdapterReport {
-    fn new(gpu: &Gpu, model: &Model, kv: &KvShape) -> Result<AdapterReport> {
+    fn new(gpu: &Gpu, model: &Model, options: &EngineOptions, memory: Memory) -> Result<AdapterReport> {
         let checkpoint = &model.checkpoint;
         let mut largest = 0;
-        for role in checkpoint.spec().roles() {
+        for role in options.spec(checkpoint).roles() {
             largest = largest.max(checkpoint.tensor(role)?.map_or(0, |tensor| tensor.stored_bytes()));
         }
         let binding = gpu.limits().max_binding_bytes;
-        let available_bytes = gpu.summary().memory.as_ref().map(|memory| memory.available_bytes());
-        let weight_bytes = checkpoint.weight_bytes();
-        let longest = longest_context(gpu, kv, weight_bytes);
-        let by_binding = longest as u64 >= binding / kv.arena_slot_bytes() / 16 * 16;
+        let available_bytes = memory.budget_bytes;
         Ok(AdapterReport {
             name: gpu.summary().to_string(),
             max_binding_bytes: binding,
             available_bytes,
-            weights_fit: available_bytes.is_none_or(|bytes| weight_bytes <= bytes),
+            weights_fit: available_bytes.is_none_or(|bytes| memory.weight_bytes <= bytes),
             largest_tensor_bindings: largest.div_ceil(binding),
-            longest_context: longest,
-            longest_context_bound_by: match (by_binding, available_bytes) {
-                (_, None) => "binding, memory unknown",
-                (true, _) => "binding",
-                (false, _) => "memory",
-            },
+            memory,
         })
     }
 
@@ -224,15 +230,19 @@ impl AdapterReport {
             let binding = bytes(self.max_binding_bytes);
             line("", format!("splits the largest tensor over {pieces} bindings of {binding}"))?;
         }
-        let bound = match self.longest_context_bound_by {
-            "binding, memory unknown" => {
-                let binding = bytes(self.max_binding_bytes);
-                format!("by a binding of {binding} for a layer's keys; the adapter does not tell its memory")
-            }
-            "binding" => format!("by a binding of {} for a layer's keys", bytes(self.max_binding_bytes)),
-            _ => format!("by {} of memory", self.available_bytes.map_or(String::new(), |n| bytes(n).to_string())),
-        };
-        line("context", format!("{} tokens fit, bound {bound}", number(self.longest_context)))
+        let memory = &self.memory;
+        let of = self.available_bytes.map_or("memory it does not tell".to_owned(), |all| bytes(all).to_string());
+        line(
+            "memory",
+            format!(
+                "of {of}: weights {}, cache {}, all else {}, kept free {}",
+                bytes(memory.weight_bytes),
+                bytes(memory.kv_bytes),
+                bytes(memory.other_bytes()),
+                bytes(memory.free_bytes)
+            ),
+        )?;
+        line("context", longest(memory))
     }
 }
 
@@ -240,6 +250,7 @@ fn scaling_name(spec: &ModelSpec) -> &'static str {
     match spec.rope.scaling {
         RopeScaling::Default => "not scaled",
         RopeScaling::Linear { .. } => "linear scaling",
+        RopeScaling::Dynamic { .. } => "dynamic scaling",
         RopeScaling::Llama3 { .. } => "llama3 scaling",
         RopeScaling::Yarn { .. } => "yarn scaling",
         RopeScaling::Factors(_) => "scaled by factors in the file",

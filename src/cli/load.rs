@@ -1,15 +1,19 @@
 //! From what the user typed to a model that is ready to answer.
 
 use super::global::{Dtype, Global};
-use super::output::note;
+use super::output::{note, number};
 use super::progress::{Bar, LoadingBar};
 use super::{Result, refused};
+use raglan::engine::{Bound, Memory};
 use raglan::gpu::Gpu;
 use raglan::models::hub::{self, Cache, Hub};
 use raglan::models::{ChatTemplate, Checkpoint, GenerationConfig, Tokenizer};
 use raglan::{Engine, EngineOptions, Loading, Stepper};
 use std::sync::Arc;
 use std::time::Instant;
+
+/// What a model reads before it keeps quantised keys: plain prose, some talk, numbers and code, of more tokens than are read.
+const CALIBRATION_TEXT: &str = include_str!("calibration.txt");
 
 /// Which model.
 #[derive(Debug, clap::Args)]
@@ -81,8 +85,10 @@ impl Model {
     pub(super) fn load(self, global: &Global, options: &EngineOptions, start: Instant, quiet: bool) -> Result<Loaded> {
         self.tell_notes();
         let gpu = open_gpu(global)?;
+        let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
         let engine = Engine::new(&gpu, self.checkpoint.clone(), options, |loading| bar.set(loading))?;
+        self.tell_context(&engine.memory(), options);
         let load_ms = self.loaded(start);
         Ok(Loaded { model: self, engine, load_ms })
     }
@@ -100,12 +106,42 @@ impl Model {
     ) -> Result<Stepper> {
         self.tell_notes();
         let gpu = open_gpu(global)?;
+        let options = &self.calibrated(options)?;
         let bar = LoadingBar::new(quiet);
         let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
         let stepper = Stepper::new(&gpu, &self.checkpoint, options, &mut uploaded)?;
         stepper.compile(|done, total| bar.set(Loading::Kernels { done, total }))?;
+        self.tell_context(stepper.memory(), options);
         self.loaded(start);
         Ok(stepper)
+    }
+
+    /// Says how long contexts may be, and where that is more than the model reaches.
+    fn tell_context(&self, memory: &Memory, options: &EngineOptions) {
+        log::info!("{}", longest(memory));
+        let reached = options.spec(&self.checkpoint).max_position_embeddings;
+        if memory.longest_context > reached {
+            log::warn!(
+                "contexts of up to {} tokens pass the {} that the model reaches; --rope-scaling yarn=F stretches that",
+                number(memory.longest_context),
+                number(reached)
+            );
+        }
+    }
+
+    /// The options, with a text by which what is quantised may be calibrated.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot read it.
+    fn calibrated(&self, options: &EngineOptions) -> Result<EngineOptions> {
+        let mut options = options.clone();
+        if options.kv_types.is_some() && options.kv_calibration.is_none() {
+            options.kv_calibration = match &self.tokenizer {
+                Some(tokenizer) => Some(tokenizer.encode(CALIBRATION_TEXT, true)?),
+                None => None,
+            };
+        }
+        Ok(options)
     }
 
     /// What its files ask for and do not get, and what that costs.
@@ -121,6 +157,25 @@ impl Model {
         log::info!("{}: ready after {load_ms:.0} ms", self.checkpoint.path().display());
         load_ms
     }
+}
+
+/// `longest context with these settings: 281,344 tokens (by memory)`, and for how many there would be room.
+pub(super) fn longest(memory: &Memory) -> String {
+    let bound = match memory.bound_by {
+        Bound::Memory => "by memory",
+        Bound::Binding => "a layer's keys fill a binding",
+        Bound::KvMemory => "by --kv-memory",
+        Bound::MaxContext => "by --max-context",
+        Bound::Positions => "all that the model reaches",
+        Bound::MemoryUnknown => "the adapter does not tell its memory: --max-context",
+    };
+    let more = match memory.fits {
+        fits if memory.budget_bytes.is_some() && fits > memory.longest_context => {
+            format!("; there is room for {}", number(fits))
+        }
+        _ => String::new(),
+    };
+    format!("longest context with these settings: {} tokens ({bound}{more})", number(memory.longest_context))
 }
 
 /// Opens the adapter that the user wants.

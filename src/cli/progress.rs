@@ -1,6 +1,8 @@
 //! Bars on standard error for what takes its time. They hide themselves where standard error is no terminal.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+mod reading;
+
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 use raglan::Loading;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +65,31 @@ impl Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A prompt that is being read.
+pub(super) struct ReadingBar {
+    bar: Bar,
+    estimate: reading::Estimate,
+    start: Instant,
+    tokens: usize,
+}
+
+impl ReadingBar {
+    /// Of so many tokens.
+    pub(super) fn new(tokens: usize, quiet: bool) -> ReadingBar {
+        let bar = Bar::new("{msg} {wide_bar} {human_pos}/{human_len} {prefix}", "reading the prompt", quiet);
+        ReadingBar { bar, estimate: reading::Estimate::default(), start: Instant::now(), tokens }
+    }
+
+    /// So many of them have keys and values.
+    pub(super) fn set(&mut self, computed: usize) {
+        self.estimate.add(computed, self.start.elapsed());
+        if let Some(left) = self.estimate.left(self.tokens) {
+            self.bar.bar.set_prefix(format!("{} left", HumanDuration(left)));
+        }
+        self.bar.set(computed as u64, self.tokens as u64);
     }
 }
 

@@ -70,8 +70,8 @@ impl Shape {
             Shape::Attention(attention) => {
                 let Attention { rows, heads, kv_heads, head_dim, .. } = *attention;
                 let head_stride = head_stride(head_dim).expect("wider heads were refused");
-                let element_bytes = Types::of(gpu, inputs.dtype).kv_bytes();
-                let heads = KvHeads { kv_heads, group: heads / kv_heads, head_stride, element_bytes };
+                let kv = Types::of(gpu, inputs.dtype).kv;
+                let heads = KvHeads { kv_heads, group: heads / kv_heads, head_stride, kv };
                 let sequence = |&length| Sequence { rows, computed: length - rows, is_cut: false };
                 tune::shapes::Shape::Attention(Ragged::new(heads, attention.lengths.iter().map(sequence).collect()))
             }

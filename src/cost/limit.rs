@@ -80,7 +80,7 @@ impl Limit {
 mod tests {
     use super::*;
     use raglan_shaders::attention::{AttentionItem, DIRECT};
-    use raglan_shaders::{Heads, WeightFormat};
+    use raglan_shaders::{Heads, KvType, WeightFormat};
 
     /// The rates of DESIGN's table for an H100: 3.0 TB/s and 160 TFLOP/s.
     const H100: Rates = Rates {
@@ -102,7 +102,7 @@ mod tests {
             head_dim: 128,
             head_stride: 128,
             act_bytes: 2,
-            kv_bytes: 2,
+            kv: KvType::F16,
             window: 0,
         };
         let item = AttentionItem {

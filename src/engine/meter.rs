@@ -6,6 +6,8 @@ use crate::gpu::{Recorder, Timed, Timer, Work};
 use crate::request::{Request, RequestId};
 use crate::sequence::Sequence;
 use crate::weights::Random;
+use raglan_shaders::KvType;
+use raglan_shaders::kv_rows::Scale;
 
 /// What was counted and timed of some steps.
 #[derive(Debug, Default)]
@@ -95,18 +97,40 @@ impl Stepper {
         Ok(id)
     }
 
-    /// Fills the cache with small random keys and values.
+    /// Fills the cache with small random keys and values; those that are quantised all have the same scales.
     ///
     /// # Errors
     /// If the adapter was lost.
     pub fn fill_cache(&mut self) -> Result<(), Error> {
         let mut random = Random::new(&self.gpu)?;
-        let mut arenas = self.kv_cache.layers.iter().flat_map(|layer| [&layer.k, &layer.v]);
-        arenas.try_for_each(|arena| random.fill_floats(arena, self.kernels.types.kv_bytes()))
+        for layer in &self.kv_cache.layers {
+            // The bits of floats are as good as any others for quantised columns.
+            let element_bytes = if layer.kv == KvType::F32 { 4 } else { 2 };
+            random.fill_floats(&layer.k, element_bytes)?;
+            random.fill_floats(&layer.v, element_bytes)?;
+            let scale = |bits: usize| match bits {
+                // Columns between -1/8 and 7/64, and up to 1/16.
+                4 => Scale { step: 1.0 / 64.0, minimum: -1.0 / 8.0 },
+                _ => Scale { step: 1.0 / 2048.0, minimum: 0.0 },
+            };
+            let words = layer.kv.scale_words(scale(layer.kv.k_bits()), scale(layer.kv.v_bits()));
+            if !words.is_empty() {
+                let row: &[u8] = bytemuck::cast_slice(&words);
+                let fill =
+                    |_, part: &mut [u8]| part.chunks_exact_mut(row.len()).for_each(|words| words.copy_from_slice(row));
+                self.uploader.upload(&layer.scales, 0, layer.scales.bytes(), row.len() as u64, fill)?;
+            }
+        }
+        self.uploader.send()
     }
 
-    /// `f16` or `f32`.
-    pub fn kv_type(&self) -> &'static str {
-        if self.kernels.types.kv_bytes() == 2 { "f16" } else { "f32" }
+    /// Whether the first layer turns attention's output back in a dispatch of its own.
+    pub fn rotates_back(&self) -> bool {
+        self.kv_cache.layers[0].rotates_values() && !self.decoder.weights().layers[0].o_rotated
+    }
+
+    /// What keys and values are kept in, as `--kv-type` spells it.
+    pub fn kv_type(&self) -> String {
+        self.kv_types.to_string()
     }
 }

@@ -1,12 +1,14 @@
 //! What an engine is started with, and what that means for its scheduler.
 
 use crate::cost::{AdapterClass, ModelCost};
-use crate::kv_cache::KvShape;
-use crate::ops::Dtype;
+use crate::error::Error;
+use crate::kv_cache::{KvShape, KvTypes};
+use crate::ops::{Dtype, Types};
 use crate::plan::CHUNK;
 use crate::scheduler::SchedulerOptions;
 use crate::schedules::Mode;
-use raglan_models::{ModelSpec, QuantizeTo};
+use raglan_models::{Checkpoint, ModelSpec, QuantizeTo, RopeOverride};
+use raglan_shaders::{AdapterLimits, KvType};
 use std::path::PathBuf;
 
 /// What an engine is started with.
@@ -24,8 +26,12 @@ pub struct EngineOptions {
     pub pipeline: usize,
     /// The type of matrix products' inputs, of keys and of values.
     pub dtype: Dtype,
-    /// The type of keys and values, where it is another.
-    pub kv_dtype: Option<Dtype>,
+    /// What takes the place of the checkpoint's RoPE scaling; the positions that the model reaches follow.
+    pub rope_scaling: Option<RopeOverride>,
+    /// The types of keys and values, where they are others.
+    pub kv_types: Option<KvTypes>,
+    /// A text by which the mean of quantised keys is found; `None` takes random tokens.
+    pub kv_calibration: Option<Vec<u32>>,
     /// What the weights are quantised to as they are loaded, embedding and `lm_head` apart.
     pub quantize: Option<QuantizeTo>,
     /// Logits are the same bits whatever runs beside a sequence, in which chunks it is computed and where it lies.
@@ -61,7 +67,9 @@ impl Default for EngineOptions {
             max_sequences: 64,
             pipeline: 2,
             dtype: Dtype::default(),
-            kv_dtype: None,
+            rope_scaling: None,
+            kv_types: None,
+            kv_calibration: None,
             quantize: None,
             deterministic: false,
             int8_activations: false,
@@ -75,6 +83,35 @@ impl Default for EngineOptions {
             class: None,
         }
     }
+}
+
+impl EngineOptions {
+    /// A checkpoint's model, with the RoPE scaling that is wanted.
+    pub fn spec(&self, checkpoint: &Checkpoint) -> ModelSpec {
+        let spec = checkpoint.spec();
+        self.rope_scaling.map_or_else(|| spec.clone(), |scaling| scaling.apply(spec))
+    }
+
+    /// The types of the layers' keys and values on an adapter of such limits.
+    ///
+    /// # Errors
+    /// If the model has fewer layers than they name, or one is f16 where the adapter does not compute in f16.
+    pub fn kv_types(&self, limits: &AdapterLimits, layers: usize) -> Result<KvTypes, Error> {
+        let kv_types = self.kv_types.clone().unwrap_or_else(|| Types::within(limits, self.dtype).kv.into());
+        kv_types.check(layers)?;
+        if kv_types.of_layers(layers).contains(&KvType::F16) && !limits.shader_f16 {
+            let message = "keys and values in f16: the adapter does not compute in f16, or is not to".to_owned();
+            return Err(Error::Request { message });
+        }
+        Ok(kv_types)
+    }
+}
+
+/// The same layers in floats, as `types` say; those that are floats keep their type.
+pub(super) fn base_types(types: &Types, kv_types: &KvTypes, layers: usize) -> KvTypes {
+    let of = |(layer, kv): (usize, KvType)| (layer..layer + 1, if kv.is_quantised() { types.kv } else { kv });
+    let layers = kv_types.of_layers(layers).into_iter().enumerate().map(of).collect();
+    KvTypes { layers, ..KvTypes::from(types.kv) }
 }
 
 pub(super) fn scheduler_options(options: &EngineOptions, class: AdapterClass) -> SchedulerOptions {
@@ -105,6 +142,6 @@ pub(super) fn model_cost(spec: &ModelSpec, shape: &KvShape, windows: &[Option<us
         slot_bytes: shape.slot_bytes() as f64,
         // Products with keys and with values, two operations each.
         pair_flops: 4.0 * layers * heads * head_dim,
-        window: if let [window] = windows { *window } else { None },
+        window: windows.first().copied().flatten().filter(|_| windows.windows(2).all(|pair| pair[0] == pair[1])),
     }
 }

@@ -6,7 +6,7 @@ mod restarts;
 mod tests;
 mod worker;
 
-use super::{EngineOptions, Stepper};
+use super::{EngineOptions, Memory, Stepper};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::plan::TunerStats;
@@ -88,6 +88,7 @@ struct Shared {
     gpu: Mutex<Gpu>,
     /// Tokens that one sequence may have.
     longest: AtomicUsize,
+    memory: Mutex<Memory>,
     stats: Mutex<EngineStats>,
     down: Mutex<Option<Down>>,
 }
@@ -123,6 +124,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             gpu: Mutex::new(gpu.clone()),
             longest: AtomicUsize::new(stepper.longest()),
+            memory: Mutex::new(stepper.memory().clone()),
             stats: Mutex::default(),
             down: Mutex::new(None),
         });
@@ -150,11 +152,12 @@ impl Engine {
         self.0.shared.check_up()?;
         let id = RequestId(self.0.next_request.fetch_add(1, Ordering::Relaxed));
         let (sender, events) = channel();
-        let command = Command::Submit(Submitted { id, request, events: sender });
+        let computed = Arc::new(AtomicUsize::new(0));
+        let command = Command::Submit(Submitted { id, request, events: sender, computed: computed.clone() });
         if self.0.commands.send(command).is_err() {
             self.0.shared.check_up()?;
         }
-        Ok(EventStream { request: id, events, link: self.0.clone(), has_ended: false })
+        Ok(EventStream { request: id, events, link: self.0.clone(), computed, has_ended: false })
     }
 
     /// Ends the thread and waits for that. Requests that have not ended are cancelled, later ones refused.
@@ -187,6 +190,11 @@ impl Engine {
     /// Tokens that one sequence may have: the slots, or the model's positions where windows let it go on for ever.
     pub fn longest(&self) -> usize {
         self.0.shared.longest.load(Ordering::Relaxed)
+    }
+
+    /// What it holds on the adapter.
+    pub fn memory(&self) -> Memory {
+        self.0.shared.memory.lock().clone()
     }
 
     /// What it has done and is doing.
@@ -249,6 +257,7 @@ pub struct EventStream {
     request: RequestId,
     events: Receiver<Event>,
     link: Arc<Link>,
+    computed: Arc<AtomicUsize>,
     has_ended: bool,
 }
 
@@ -262,6 +271,11 @@ impl EventStream {
     pub fn cancel(&self) {
         // A thread that is gone has ended the request.
         let _ = self.link.commands.send(Command::Cancel(self.request));
+    }
+
+    /// Tokens of the prompt that have keys and values as of the last step: how far a long one is.
+    pub fn computed(&self) -> usize {
+        self.computed.load(Ordering::Relaxed)
     }
 
     /// Whether the last event was given out.

@@ -5,6 +5,7 @@ use crate::cost::Predicted;
 use crate::decoder::Decoder;
 use crate::error::Error;
 use crate::gpu::Gpu;
+use crate::kv_cache::KvShape;
 use crate::ops::{Dtype, Kernels};
 use crate::plan::Planner;
 use crate::schedules::{AdapterKey, Level, LinearChoice, Measure, Mode, ProductKey, Tuner, adapter_type, find};
@@ -92,7 +93,7 @@ fn tell(tuner: &Tuner, key: &AdapterKey) {
 }
 
 /// What the planner's tables and models say of the times of steps.
-pub(super) fn predicted(planner: &Planner, decoder: &Decoder, max_sequences: usize) -> Predicted {
+pub(super) fn predicted(planner: &Planner, decoder: &Decoder, shape: &KvShape, max_sequences: usize) -> Predicted {
     let mut products: Vec<(ProductKey, bool, usize)> = Vec::new();
     for (key, of_logits) in decoder.products() {
         match products.iter_mut().find(|(known, same, _)| (*known, *same) == (key, of_logits)) {
@@ -100,5 +101,5 @@ pub(super) fn predicted(planner: &Planner, decoder: &Decoder, max_sequences: usi
             None => products.push((key, of_logits, 1)),
         }
     }
-    planner.predicted(&products, decoder.spec().layers.len(), max_sequences)
+    planner.predicted(&products, &shape.group_layers(), max_sequences)
 }

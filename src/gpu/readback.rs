@@ -5,8 +5,8 @@ use super::{Buffer, Gpu};
 use crate::error::Error;
 use parking_lot::Mutex;
 
-/// The most that one piece brings back.
-const PIECE_BYTES: u64 = 4 << 20;
+/// The most that one piece brings back, and mapped memory that stays after the first.
+pub const READ_BYTES: u64 = 4 << 20;
 
 /// The buffer through which everything is read, made at the first read.
 #[derive(Default)]
@@ -38,7 +38,7 @@ impl Gpu {
             Some(between) => between,
             empty => {
                 let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                empty.insert(self.raw_buffer("readback", PIECE_BYTES, usage, false)?)
+                empty.insert(self.raw_buffer("readback", READ_BYTES, usage, false)?)
             }
         };
         let mut all = Vec::with_capacity(parts.iter().map(|(.., bytes)| *bytes as usize).sum());
@@ -47,8 +47,8 @@ impl Gpu {
         while parts.peek().is_some() {
             let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             let mut filled = 0;
-            while let Some(&(buffer, offset, bytes)) = parts.peek().filter(|_| filled < PIECE_BYTES) {
-                let piece_bytes = (PIECE_BYTES - filled).min(bytes - done);
+            while let Some(&(buffer, offset, bytes)) = parts.peek().filter(|_| filled < READ_BYTES) {
+                let piece_bytes = (READ_BYTES - filled).min(bytes - done);
                 encoder.copy_buffer_to_buffer(buffer.raw(), offset + done, between, filled, piece_bytes);
                 filled += piece_bytes;
                 done += piece_bytes;

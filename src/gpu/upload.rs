@@ -7,6 +7,9 @@ use crate::error::Error;
 const STAGING_BUFFERS: usize = 4;
 const STAGING_BYTES: u64 = 8 << 20;
 
+/// Mapped memory of an uploader.
+pub const UPLOAD_BYTES: u64 = STAGING_BUFFERS as u64 * STAGING_BYTES;
+
 /// Uploads through a ring of mapped memory: while one part is filled, the adapter copies the others. What is uploaded is
 /// there for all that is submitted after [`finish`](Uploader::finish).
 #[must_use = "what is left in the ring is sent by `finish`"]

@@ -3,7 +3,7 @@ use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::attention::merge::{self, AttentionMergeParams};
 use raglan_shaders::attention::{AttentionParams, vector};
-use raglan_shaders::{Heads, Work};
+use raglan_shaders::{Heads, Part, Work};
 
 /// This step's work items and the memory for partial results.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Ops<'_> {
         partials: &Partials,
         out: &Rows,
     ) {
-        let types = self.kernels.types;
+        let (types, head_stride) = (self.kernels.types, shape.head_stride(kv.kv));
         let heads = shape.num_heads / shape.num_kv_heads;
         let params = AttentionParams {
             num_heads: shape.num_heads as u32,
@@ -48,22 +48,22 @@ impl Ops<'_> {
         let merge_params = AttentionMergeParams {
             group: heads as u32,
             head_dim: shape.head_dim as u32,
-            head_stride: shape.head_stride as u32,
+            head_stride: head_stride as u32,
             out_stride: out.stride as u32,
             partials: self.plan.partials as u32,
             first_merge: 0,
         };
-        let buffers =
-            [&q.buffer, &kv.k, &kv.v, &partials.items, &out.buffer, &partials.sums, &partials.weights].map(Into::into);
+        let Partials { items, sums, weights, .. } = partials;
+        let buffers = [&q.buffer, &kv.k, &kv.v, items, &out.buffer, sums, weights, &kv.scales].map(Into::into);
         let merge_buffers =
             [&partials.merges, &partials.parts, &partials.sums, &partials.weights, &out.buffer].map(Into::into);
         let counted = Heads {
             num_heads: shape.num_heads,
             num_kv_heads: shape.num_kv_heads,
             head_dim: shape.head_dim,
-            head_stride: shape.head_stride,
+            head_stride,
             act_bytes: types.act_bytes(),
-            kv_bytes: types.kv_bytes(),
+            kv: kv.kv,
             window: window.unwrap_or(0),
         };
         let (planner, kv_heads) = (&self.kernels.planner, shape.num_kv_heads as u32);
@@ -71,8 +71,8 @@ impl Ops<'_> {
         for pass in &self.plan.passes[group.passes.clone()] {
             if !pass.vector.is_empty() {
                 let params = AttentionParams { first_item: pass.vector.start as u32, ..params };
-                let schedule = planner.vector_schedule(group.vector, pass.vector_packed_rows).clone();
-                let variant = vector::KERNEL.variant(&[types.act, types.kv, types.team], schedule);
+                let schedule = planner.vector_schedule(kv.group, group.vector, pass.vector_packed_rows).clone();
+                let variant = vector::KERNEL.variant(&[types.act, Part::Kv(kv.kv), types.team], schedule);
                 let rows = vector::KERNEL.value(&variant.schedule, "ROWS") as usize;
                 let workgroups = [kv_heads, pass.vector_packed_rows.div_ceil(rows) as u32, pass.vector.len() as u32];
                 self.recorder.work(|| Work::attention(&self.plan.items[pass.vector.clone()], &counted));
@@ -80,9 +80,9 @@ impl Ops<'_> {
             }
             for (index, (items, packed_rows)) in pass.tiles.iter().zip(pass.tile_packed_rows).enumerate() {
                 if !items.is_empty() {
-                    let tile = planner.tile(group.tiles[index], index);
+                    let tile = planner.tile(kv.group, group.tiles[index], index);
                     let params = AttentionParams { first_item: items.start as u32, ..params };
-                    let variant = types.tile_variant(tile);
+                    let variant = types.tile_variant(tile, kv.kv);
                     let workgroups = [items.len() as u32, packed_rows.div_ceil(tile.packed_rows) as u32, kv_heads];
                     self.recorder.work(|| Work::attention(&self.plan.items[items.clone()], &counted));
                     self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);

@@ -2,7 +2,7 @@ use super::{Ops, RopeShape};
 use crate::gpu::Buffer;
 use crate::kv_cache::KvLayer;
 use raglan_shaders::Work;
-use raglan_shaders::move_rows::{KERNEL, MoveRowsParams, group_words, workgroups};
+use raglan_shaders::move_rows::{KERNEL, MoveRowsParams, workgroups};
 
 impl Ops<'_> {
     /// Copies rows of a layer's keys and values to other slots, one dispatch a round of the step's moves.
@@ -11,20 +11,15 @@ impl Ops<'_> {
         if rounds.is_empty() {
             return;
         }
-        let row_words = (shape.head_stride * self.kernels.types.kv_bytes() / 16) as u32;
+        let head_stride = shape.head_stride(kv.kv);
+        let all = MoveRowsParams::of(kv.kv, shape.num_kv_heads, slots, head_stride);
         let variant = KERNEL.variant(&[], self.kernels.planner.move_schedule());
         for round in &self.plan.rounds[rounds] {
-            let params = MoveRowsParams {
-                num_kv_heads: shape.num_kv_heads as u32,
-                slots: slots as u32,
-                row_words,
-                group_words: group_words(row_words),
-                first_move: round.start as u32,
-            };
-            let buffers = [moves, &kv.k, &kv.v].map(Into::into);
+            let params = MoveRowsParams { first_move: round.start as u32, ..all };
+            let buffers = [moves, &kv.k, &kv.v, &kv.scales].map(Into::into);
             let slots = self.plan.moves[round.clone()].iter().map(|rows| rows.count as usize).sum();
-            let bytes = 2 * shape.num_kv_heads * 16 * row_words as usize;
-            self.recorder.work(|| Work::rows("move_rows", slots, shape.head_stride, bytes, bytes));
+            let bytes = shape.num_kv_heads * kv.kv.row_bytes(head_stride);
+            self.recorder.work(|| Work::rows("move_rows", slots, shape.head_dim, bytes, bytes));
             self.recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups(&params, round.len()));
         }
     }

@@ -32,7 +32,7 @@ impl Planner {
     /// Whether every stretch with all that follows it finds room in one pass, and their parts in the plan.
     pub(super) fn fits(&self, scratch: &Scratch) -> bool {
         let chunks = if self.is_deterministic() { [CHUNK; FORMS] } else { [usize::MAX; FORMS] };
-        let (mut first, mut room) = (0, self.capacity.parts / self.shape.windows.len() * self.shape.group());
+        let (mut first, mut room) = (0, self.capacity.parts / self.shape.groups.len() * self.shape.group());
         while first < scratch.stretches.len() {
             let unit = unit(&scratch.stretches, first);
             first = unit.end;
@@ -72,6 +72,7 @@ impl Planner {
         let group = self.shape.group();
         let (first_merge, mut next, mut merge_rows, mut packed_rows) = (plan.merges.len(), 0, 0, [0; FORMS]);
         let scratch = &mut plan.scratch;
+        let kind = &self.kinds[scratch.kind];
         scratch.items.iter_mut().for_each(Vec::clear);
         scratch.blocks.clear();
         for index in stretches {
@@ -120,7 +121,7 @@ impl Planner {
         }
         plan.partials = plan.partials.max(next);
         let [short, tall] = scratch.heights;
-        for (items, packed) in scratch.items.iter().zip([self.vector_rows(picks[0], packed_rows[0]), short, tall]) {
+        for (items, packed) in scratch.items.iter().zip([kind.vector_rows(picks[0], packed_rows[0]), short, tall]) {
             let keys = |item: &AttentionItem| item.count as usize * (item.rows as usize * group).div_ceil(packed);
             plan.keys_read += items.iter().map(keys).sum::<usize>() as u64;
         }

@@ -104,34 +104,30 @@ fn rounded(descriptor: [f32; 10]) -> [f32; 10] {
 }
 
 impl Planner {
-    /// The heads that attention is over.
-    pub fn heads(&self) -> KvHeads {
-        let shape = &self.shape;
-        KvHeads {
-            kv_heads: shape.num_kv_heads,
-            group: shape.group(),
-            head_stride: shape.head_stride,
-            element_bytes: shape.element_bytes,
-        }
+    /// The heads that the attention of a KV group is over.
+    pub fn heads(&self, group: usize) -> KvHeads {
+        self.heads_of(self.kind_of[group])
     }
 
-    /// What hand-written rules would take for a form, and leave chunks to [`attention_chunk`].
+    pub(super) fn heads_of(&self, kind: usize) -> KvHeads {
+        let (shape, kv) = (&self.shape, self.kinds[kind].kv);
+        let head_stride = kv.head_stride(shape.head_dim).expect("the heads' width was checked");
+        KvHeads { kv_heads: shape.num_kv_heads, group: shape.group(), head_stride, kv }
+    }
+
+    /// What hand-written rules would take for a form in the first KV group, and leave chunks to [`attention_chunk`].
     pub fn usual_attention(&self, form: Form) -> Vec<AttentionChoice> {
+        let kind = &self.kinds[self.kind_of[0]];
         let choice = |kernel, schedule| AttentionChoice { kernel, schedule, chunk: AUTO };
         let mut usual: Vec<AttentionChoice> = match form {
             Form::Vector => {
                 let kernel = &raglan_shaders::attention::vector::KERNEL;
-                self.vector.iter().map(|schedule| choice(kernel, schedule.clone())).collect()
+                kind.vector.iter().map(|schedule| choice(kernel, schedule.clone())).collect()
             }
-            Form::Tile => self.tiles.iter().map(|tile| choice(tile.kernel, tile.schedule.clone())).collect(),
+            Form::Tile => kind.tiles.iter().map(|tile| choice(tile.kernel, tile.schedule.clone())).collect(),
         };
         usual.dedup();
         usual
-    }
-
-    /// Packed rows to a tile of each height.
-    pub(super) fn heights(&self, picks: Picks) -> [usize; 2] {
-        [0, 1].map(|index| self.tile(picks[1 + index], index).packed_rows)
     }
 
     /// The schedules with the least predicted time for the stretches in the scratch, and their chunks.
@@ -155,7 +151,7 @@ impl Planner {
     pub(super) fn with_new_forms(&self, mut picks: Picks, scratch: &mut Scratch) -> Picks {
         self.count(scratch);
         for (form, pick) in picks.iter_mut().enumerate() {
-            let portfolio = &self.attention[form.min(1)];
+            let portfolio = &self.kinds[scratch.kind].attention[form.min(1)];
             if *pick == Picked::Rules && !scratch.counts[form].is_empty() && !portfolio.choices.is_empty() {
                 *pick = Picked::Choice(portfolio.first);
             }
@@ -170,7 +166,7 @@ impl Planner {
     }
 
     fn pick_form(&self, form: usize, scratch: &Scratch, auto: usize) -> Picked {
-        let portfolio = &self.attention[form.min(1)];
+        let portfolio = &self.kinds[scratch.kind].attention[form.min(1)];
         let Some(model) = &portfolio.model else {
             return if portfolio.choices.is_empty() { Picked::Rules } else { Picked::Choice(0) };
         };
@@ -190,8 +186,10 @@ impl Planner {
     /// The ragged batches of one KV group as the tuner sees them when it picks, by form: the vector form, and tiles of few and
     /// of more rows; none where a form has no rows.
     pub fn attention_stats(&self, batch: &Batch, group: usize) -> [Option<AttentionStats>; FORMS] {
-        let mut scratch = Scratch { heights: self.heights(Picks::default()), ..Scratch::default() };
-        let source = Source { batch, group: &batch.groups[group], window: self.shape.windows[group] };
+        let kind = self.kind_of[group];
+        let heights = self.kinds[kind].heights(Picks::default());
+        let mut scratch = Scratch { kind, heights, ..Scratch::default() };
+        let source = Source { batch, group: &batch.groups[group], window: self.shape.groups[group].window };
         self.fitting_stretches(source, &mut scratch);
         self.count(&mut scratch);
         let auto = self.auto_chunks(&scratch);
@@ -200,7 +198,7 @@ impl Planner {
 
     /// The ragged batch of a form that was counted, as the tuner sees it; `auto` keys to a part by rules.
     pub(super) fn stats(&self, form: usize, scratch: &Scratch, auto: usize) -> AttentionStats {
-        AttentionStats::of(self.heads(), scratch.rows[form], &scratch.counts[form], auto)
+        AttentionStats::of(self.heads_of(scratch.kind), scratch.rows[form], &scratch.counts[form], auto)
     }
 
     /// Runs of keys and query rows, by form.
@@ -222,31 +220,31 @@ impl Planner {
     /// The chunks with the least predicted time by the constants of the adapter's class, for the rules' schedules.
     fn auto_chunks(&self, scratch: &Scratch) -> Chunks {
         let model = self.terms.class.wave_model();
-        let shape = &self.shape;
+        let (shape, kind, heads) = (&self.shape, &self.kinds[scratch.kind], self.heads_of(scratch.kind));
         let chunk = |form: usize| {
             let wave = model.wave as usize;
             let (packed_rows, wave, busy) = match form {
                 0 => {
-                    let wave = self.vector_wave(shape.group());
+                    let wave = self.vector_wave(kind, shape.group());
                     // Two workgroups a unit have enough reads in flight, even while half of their lanes compute.
-                    (self.vector_rows(Picked::Rules, shape.group()), wave, wave.min(2 * self.terms.class.units()))
+                    (kind.vector_rows(Picked::Rules, shape.group()), wave, wave.min(2 * self.terms.class.units()))
                 }
-                _ => (self.tiles[form - 1].packed_rows, wave, wave),
+                _ => (kind.tiles[form - 1].packed_rows, wave, wave),
             };
             let blocks = if form == 0 { shape.group().div_ceil(packed_rows) } else { 1 };
-            let rate = if form == 0 { 1 } else { self.tiles[form - 1].rate };
+            let rate = if form == 0 { 1 } else { kind.tiles[form - 1].rate };
             let cost = KeyCost {
                 workgroups: shape.num_kv_heads * blocks,
                 wave,
                 busy,
-                bytes: 2 * shape.head_stride * shape.element_bytes,
-                flops: 4 * shape.head_stride * packed_rows / rate,
-                partial_bytes: 8 * shape.head_stride * packed_rows,
+                bytes: heads.kv.row_bytes(heads.head_stride),
+                flops: 4 * heads.head_stride * packed_rows / rate,
+                partial_bytes: 8 * heads.head_stride * packed_rows,
             };
             attention_chunk(&model, &scratch.counts[form], &cost)
         };
         let mut chunks = [usize::MAX; FORMS];
-        for (form, keys) in chunks.iter_mut().enumerate().take(1 + self.tiles.len()) {
+        for (form, keys) in chunks.iter_mut().enumerate().take(1 + kind.tiles.len()) {
             *keys = chunk(form);
         }
         chunks
@@ -256,7 +254,7 @@ impl Planner {
     fn roomy_chunks(&self, picks: Picks, auto: Chunks, scratch: &Scratch) -> Chunks {
         let mut chunks = auto;
         for (form, keys) in chunks.iter_mut().enumerate() {
-            match self.attention[form.min(1)].choice(picks[form]).map(|choice| choice.chunk) {
+            match self.kinds[scratch.kind].attention[form.min(1)].choice(picks[form]).map(|choice| choice.chunk) {
                 Some(WHOLE) => *keys = usize::MAX,
                 None | Some(AUTO) => {}
                 Some(chunk) => *keys = chunk as usize,

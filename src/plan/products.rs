@@ -10,7 +10,7 @@ use raglan_tuner::Cost;
 const SPLIT_BYTES: u64 = 8 << 20;
 
 /// Bytes that they may take on such an adapter in such a run: none where no product is split.
-pub(super) fn split_bytes(class: AdapterClass, numerics: Numerics) -> u64 {
+pub fn split_bytes(class: AdapterClass, numerics: Numerics) -> u64 {
     if class == AdapterClass::Hardware && numerics == Numerics::Fast { SPLIT_BYTES } else { 0 }
 }
 

@@ -1,11 +1,13 @@
 //! Which schedule a kernel takes on this adapter.
 
-use super::{AttentionShape, Form, Numerics, Picked, Planner};
+use super::picks::Picks;
+use super::{AttentionShape, Form, Kind, Numerics, Picked, Planner};
 use crate::cost::AdapterClass;
 use crate::schedules::linear::FEW_ROWS;
 use crate::schedules::{LinearChoice, LinearShape, linear};
 use raglan_shaders::attention::{coop, merge, tile, vector};
-use raglan_shaders::{AdapterLimits, BLOCK, Kernel, Schedule, WeightFormat, matmul, matvec, matvec_int8, move_rows};
+use raglan_shaders::{AdapterLimits, BLOCK, Kernel, KvType, Schedule, WeightFormat};
+use raglan_shaders::{matmul, matvec, matvec_int8, move_rows};
 
 /// Rows that norm their inputs in every workgroup at most: beyond, that costs more than a dispatch of its own.
 const MOST_NORMED_ROWS: usize = 4;
@@ -26,14 +28,26 @@ pub struct TileForm {
 /// Registers of a compute unit, as NVIDIA and AMD make them: 64 Ki of 32 bits.
 const UNIT_REGISTERS: u32 = 64 << 10;
 
+/// The shape of an item of attention, as far as it decides which schedules are legal.
+fn dims(shape: &AttentionShape, kv: KvType) -> [u32; 4] {
+    let head_stride = kv.head_stride(shape.head_dim).expect("the heads' width was checked");
+    [1, 1, head_stride as u32, kv.word_values() as u32]
+}
+
 /// Schedules of the vector form for 1, 2, 4 and 8 packed rows to a workgroup; of fewer where the adapter allows no more.
 ///
-/// A team as wide as a row of K in 16-byte words has one word a lane and key, so that its loads are contiguous and the
+/// A team as wide as a row of K in the words that a lane loads has one word a lane and key, so that its loads are contiguous and the
 /// registers of a lane few; four keys of K and V at once are 128 bytes a lane, and with a dozen subgroups 48 KiB a unit in flight,
 /// where 3 TB/s at 700 ns need 16.
-pub(super) fn vector_schedules(shape: &AttentionShape, class: AdapterClass, adapter: &AdapterLimits) -> [Schedule; 4] {
-    let words = (shape.head_stride * shape.element_bytes / 16) as u32;
-    let legal = vector::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+pub(super) fn vector_schedules(
+    shape: &AttentionShape,
+    kv: KvType,
+    class: AdapterClass,
+    adapter: &AdapterLimits,
+) -> [Schedule; 4] {
+    let dims = dims(shape, kv);
+    let words = dims[2] / kv.word_values() as u32;
+    let legal = vector::KERNEL.legal_schedules(adapter, &dims);
     [1, 2, 4, 8].map(|rows| {
         let wanted = match class {
             // Shorter code is compiled sooner, and a software adapter has no latency to hide.
@@ -52,18 +66,24 @@ pub(super) fn vector_schedules(shape: &AttentionShape, class: AdapterClass, adap
 
 /// The kernels for few and for many query rows; one where all rows take the same: in a deterministic run, which adds in one
 /// order, and on a software adapter, which computes what idle lanes would.
-pub(super) fn tile_forms(shape: &AttentionShape, class: AdapterClass, adapter: &AdapterLimits) -> Vec<TileForm> {
+pub(super) fn tile_forms(
+    shape: &AttentionShape,
+    kv: KvType,
+    class: AdapterClass,
+    adapter: &AdapterLimits,
+) -> Vec<TileForm> {
+    let dims = dims(shape, kv);
     let is_deterministic = shape.numerics != Numerics::Fast;
     match class {
         // A lane a row; a deterministic run takes tiles for single rows too.
         AdapterClass::Software => {
             let lanes = if is_deterministic { 16 } else { 32 };
-            vec![tile_form(tile::KERNEL.schedule(&[("LANES", lanes), ("HEAD_STRIDE", shape.head_stride as u32)]))]
+            vec![tile_form(tile::KERNEL.schedule(&[("LANES", lanes), ("HEAD_STRIDE", dims[2])]))]
         }
-        AdapterClass::Hardware if is_deterministic => vec![lane_tile(shape, adapter, 1)],
+        AdapterClass::Hardware if is_deterministic => vec![lane_tile(&dims, adapter, 1)],
         AdapterClass::Hardware => {
-            let coop = |subgroups| coop_tile(shape, adapter, subgroups);
-            coop(2).zip(coop(4)).map_or_else(|| [1, 2].map(|rows| lane_tile(shape, adapter, rows)), Into::into).to_vec()
+            let coop = |subgroups| (kv != KvType::F32).then(|| coop_tile(&dims, adapter, subgroups))?;
+            coop(2).zip(coop(4)).map_or_else(|| [1, 2].map(|rows| lane_tile(&dims, adapter, rows)), Into::into).to_vec()
         }
     }
 }
@@ -75,10 +95,10 @@ fn tile_form(schedule: Schedule) -> TileForm {
 
 /// Tiles of f32 lanes with so many packed rows to a team: as few columns to a lane as keep its registers below half of those
 /// it may have, and as many keys staged as workgroup memory holds.
-fn lane_tile(shape: &AttentionShape, adapter: &AdapterLimits, rows: u32) -> TileForm {
-    let team = if shape.head_stride > 128 { 8 } else { 4 };
+fn lane_tile(dims: &[u32], adapter: &AdapterLimits, rows: u32) -> TileForm {
+    let team = if dims[2] > 128 { 8 } else { 4 };
     let wanted = [128, team, rows, 8, 32];
-    let legal = tile::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+    let legal = tile::KERNEL.legal_schedules(adapter, dims);
     let distance = |schedule: &&Schedule| {
         let far = |i: usize| schedule.values[i].abs_diff(wanted[i]);
         [far(1), far(2), far(0), far(3), far(4)]
@@ -87,35 +107,56 @@ fn lane_tile(shape: &AttentionShape, adapter: &AdapterLimits, rows: u32) -> Tile
 }
 
 /// Tiles of cooperative matrices, a subgroup of each workgroup for as many packed rows as a matrix has, with as many keys
-/// staged as workgroup memory holds; `None` where the adapter has none or keys are not f16.
-fn coop_tile(shape: &AttentionShape, adapter: &AdapterLimits, subgroups: u32) -> Option<TileForm> {
-    let legal = coop::KERNEL.legal_schedules(adapter, &[1, 1, shape.head_stride as u32]);
+/// staged as workgroup memory holds; `None` where the adapter has none.
+fn coop_tile(dims: &[u32], adapter: &AdapterLimits, subgroups: u32) -> Option<TileForm> {
+    let legal = coop::KERNEL.legal_schedules(adapter, dims);
     let value = |schedule: &Schedule, name| coop::KERNEL.value(schedule, name);
-    let few =
-        legal.into_iter().filter(|schedule| shape.element_bytes == 2 && value(schedule, "SUBGROUPS") <= subgroups);
+    let few = legal.into_iter().filter(|schedule| value(schedule, "SUBGROUPS") <= subgroups);
     let schedule = few.max_by_key(|schedule| ["SUBGROUPS", "KEYS"].map(|name| value(schedule, name)))?;
     let packed_rows = coop::packed_rows(&schedule, adapter.coop_side) as usize;
     Some(TileForm { kernel: &coop::KERNEL, schedule, packed_rows, rate: 8 })
 }
 
-impl Planner {
-    /// The kernels for many query rows by hand-written rules: for few of them and for more, or one for all.
-    pub fn tiles(&self) -> &[TileForm] {
-        &self.tiles
-    }
-
+impl Kind {
     /// The kernel for many query rows: of tile `index`, or as it was picked.
-    pub fn tile(&self, picked: Picked, index: usize) -> &TileForm {
+    pub(super) fn tile(&self, picked: Picked, index: usize) -> &TileForm {
         self.attention[Form::Tile as usize].tile(picked).unwrap_or(&self.tiles[index.min(self.tiles.len() - 1)])
     }
 
+    /// Packed rows to a tile of each height.
+    pub(super) fn heights(&self, picks: Picks) -> [usize; 2] {
+        [0, 1].map(|index| self.tile(picks[1 + index], index).packed_rows)
+    }
+
     /// The schedule of the vector form for items of up to `packed_rows` packed rows.
-    pub fn vector_schedule(&self, picked: Picked, packed_rows: usize) -> &Schedule {
+    pub(super) fn vector_schedule(&self, picked: Picked, packed_rows: usize) -> &Schedule {
         if let Some(choice) = self.attention[Form::Vector as usize].choice(picked) {
             return &choice.schedule;
         }
         let wanted = packed_rows.clamp(1, vector::MOST_ROWS as usize).next_power_of_two();
         &self.vector[wanted.ilog2() as usize]
+    }
+
+    /// Packed rows to a workgroup of the vector form.
+    pub(super) fn vector_rows(&self, picked: Picked, packed_rows: usize) -> usize {
+        vector::KERNEL.value(self.vector_schedule(picked, packed_rows), "ROWS") as usize
+    }
+}
+
+impl Planner {
+    /// The kernels for many query rows of a KV group by hand-written rules: for few of them and for more, or one for all.
+    pub fn tiles(&self, group: usize) -> &[TileForm] {
+        &self.kinds[self.kind_of[group]].tiles
+    }
+
+    /// The kernel for many query rows of a KV group: of tile `index`, or as it was picked.
+    pub fn tile(&self, group: usize, picked: Picked, index: usize) -> &TileForm {
+        self.kinds[self.kind_of[group]].tile(picked, index)
+    }
+
+    /// The schedule of the vector form for items of a KV group of up to `packed_rows` packed rows.
+    pub fn vector_schedule(&self, group: usize, picked: Picked, packed_rows: usize) -> &Schedule {
+        self.kinds[self.kind_of[group]].vector_schedule(picked, packed_rows)
     }
 
     /// The schedule of the merge.
@@ -126,21 +167,18 @@ impl Planner {
         }
     }
 
-    /// Packed rows to a workgroup of the vector form.
-    pub(super) fn vector_rows(&self, picked: Picked, packed_rows: usize) -> usize {
-        vector::KERNEL.value(self.vector_schedule(picked, packed_rows), "ROWS") as usize
-    }
-
     /// Workgroups of the vector form that run at once: as many as the registers of a unit hold, but no more than four, which
     /// have enough reads in flight.
-    pub(super) fn vector_wave(&self, packed_rows: usize) -> usize {
-        let [lanes, team, rows, keys, head_stride] = self.vector_schedule(Picked::Rules, packed_rows).values[..] else {
+    pub(super) fn vector_wave(&self, kind: &Kind, packed_rows: usize) -> usize {
+        let [lanes, team, rows, keys, head_stride] = kind.vector_schedule(Picked::Rules, packed_rows).values[..] else {
             return 1;
         };
         let resident = match self.terms.class {
             AdapterClass::Software => 1,
             AdapterClass::Hardware => {
-                UNIT_REGISTERS / (lanes * vector::registers(team, rows, keys, head_stride)).max(UNIT_REGISTERS / 4)
+                UNIT_REGISTERS
+                    / (lanes * vector::registers(team, rows, keys, head_stride, kind.kv.word_values() as u32))
+                        .max(UNIT_REGISTERS / 4)
             }
         };
         self.terms.class.units() * resident.max(1) as usize

@@ -126,7 +126,7 @@ impl Planner {
                 let end = scratch.common[first + 1..next].iter().copied().min().unwrap_or(base);
                 let rows = source.rows(first).start..source.rows(next - 1).end;
                 let runs = runs(source.segments(first), &(base..end), &mut scratch.runs);
-                let form = self.form(rows.len());
+                let form = self.form(rows.len(), scratch.kind);
                 let row_position = end - 1;
                 let (first_row, rows) = (rows.start, rows.len());
                 let blocks = (0, 0);
@@ -144,7 +144,7 @@ impl Planner {
         if rows.is_empty() {
             return;
         }
-        let form = self.form(rows.len());
+        let form = self.form(rows.len(), scratch.kind);
         let from_of = |position: usize| source.window.map_or(0, |w| (position + 1).saturating_sub(w)).max(base);
         let first_position = source.batch.positions[rows.start] as usize;
         let keys = first_position + rows.len() - from_of(first_position);
@@ -169,12 +169,13 @@ impl Planner {
         }
     }
 
-    fn form(&self, rows: usize) -> usize {
+    fn form(&self, rows: usize, kind: usize) -> usize {
+        let tiles = &self.kinds[kind].tiles;
         let packed_rows = rows * self.shape.group();
         if self.shape.numerics == Numerics::Fast && (rows == 1 || packed_rows <= MOST_ROWS as usize) {
             return 0;
         }
-        1 + self.tiles.iter().position(|tile| packed_rows <= tile.packed_rows).unwrap_or(self.tiles.len() - 1)
+        1 + tiles.iter().position(|tile| packed_rows <= tile.packed_rows).unwrap_or(tiles.len() - 1)
     }
 }
 

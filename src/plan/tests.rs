@@ -2,12 +2,18 @@ use super::*;
 use crate::schedules::LinearShape;
 use crate::segments::{Move, Segment};
 use raglan_shaders::attention::DIRECT;
-use raglan_shaders::{AdapterLimits, Part, WeightFormat};
+use raglan_shaders::{AdapterLimits, Kernel, Part, WeightFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 fn shape(windows: Vec<Option<usize>>, numerics: Numerics) -> AttentionShape {
-    AttentionShape { num_heads: 6, num_kv_heads: 2, head_stride: 16, element_bytes: 4, windows, numerics }
+    AttentionShape {
+        num_heads: 6,
+        num_kv_heads: 2,
+        head_dim: 16,
+        groups: windows.into_iter().map(|window| KvGroup { window, kv: KvType::F32 }).collect(),
+        numerics,
+    }
 }
 
 fn limits(max_batch_tokens: usize) -> StepLimits {
@@ -26,7 +32,9 @@ fn segment(first_slot: usize, first_position: usize, count: usize) -> Segment {
 /// just its items, by position, or its only item is direct; and no two items of a pass write the same partial row.
 pub(super) fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
     let heads = planner.shape.group();
-    for ((group, window), planned) in batch.groups.iter().zip(&planner.shape.windows).zip(&plan.groups) {
+    for ((group, window), planned) in
+        batch.groups.iter().zip(planner.shape.groups.iter().map(|group| group.window)).zip(&plan.groups)
+    {
         // Of each row: (key, slot), and the first key of each partial row.
         let mut seen = vec![Vec::new(); batch.tokens()];
         let mut done = vec![0; batch.tokens()];
@@ -109,25 +117,25 @@ fn many_rows_take_matrices_where_the_adapter_has_them_and_rounding_may_differ() 
     let most = AdapterLimits::most();
     let without = AdapterLimits { coop_side: 0, ..most.clone() };
     let deterministic = Numerics::Deterministic { longest_context: 4096 };
-    let wide = |element_bytes, numerics| AttentionShape {
-        head_stride: 128,
-        element_bytes,
-        ..shape(vec![None, Some(40)], numerics)
+    let wide = |kv, numerics| AttentionShape {
+        head_dim: 128,
+        groups: [None, Some(40)].map(|window| KvGroup { window, kv }).into(),
+        ..shape(vec![], numerics)
     };
     let forms = |shape: AttentionShape, class, adapter: &AdapterLimits| -> Vec<(&'static str, usize)> {
         let planner = Planner::new(shape, class, adapter, &limits(512));
-        planner.tiles().iter().map(|tile| (tile.kernel.name, tile.packed_rows)).collect()
+        planner.tiles(0).iter().map(|tile| (tile.kernel.name, tile.packed_rows)).collect()
     };
     let (software, hardware) = (AdapterClass::Software, AdapterClass::Hardware);
     let [coop, lanes] = ["attention_coop", "attention_tile"].map(|name| vec![(name, 32), (name, 64)]);
-    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &most), coop);
-    assert_eq!(forms(wide(4, Numerics::Fast), hardware, &most), lanes);
-    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &without), lanes);
-    assert_eq!(forms(wide(2, deterministic), hardware, &most), lanes[..1]);
-    assert_eq!(forms(wide(2, Numerics::Fast), software, &most), lanes[..1]);
-    assert_eq!(forms(wide(2, Numerics::Fast), hardware, &AdapterLimits::least())[0].0, "attention_tile");
+    assert_eq!(forms(wide(KvType::F16, Numerics::Fast), hardware, &most), coop);
+    assert_eq!(forms(wide(KvType::F32, Numerics::Fast), hardware, &most), lanes);
+    assert_eq!(forms(wide(KvType::F16, Numerics::Fast), hardware, &without), lanes);
+    assert_eq!(forms(wide(KvType::F16, deterministic), hardware, &most), lanes[..1]);
+    assert_eq!(forms(wide(KvType::F16, Numerics::Fast), software, &most), lanes[..1]);
+    assert_eq!(forms(wide(KvType::F16, Numerics::Fast), hardware, &AdapterLimits::least())[0].0, "attention_tile");
 
-    let planner = Planner::new(wide(2, Numerics::Fast), hardware, &most, &limits(512));
+    let planner = Planner::new(wide(KvType::F16, Numerics::Fast), hardware, &most, &limits(512));
     let mut batch = Batch::new(2);
     for (place, rows) in [1, 5, 11, 21, 22, 100].into_iter().enumerate() {
         let slots = [segment(1000 * place, 0, 400)];
@@ -263,9 +271,8 @@ fn scratch_memory_at_13b_is_bounded() {
     let shape = AttentionShape {
         num_heads: 40,
         num_kv_heads: 40,
-        head_stride: 128,
-        element_bytes: 2,
-        windows: vec![None],
+        head_dim: 128,
+        groups: vec![KvGroup { window: None, kv: KvType::F16 }],
         numerics: Numerics::Fast,
     };
     for numerics in [Numerics::Fast, Numerics::Deterministic { longest_context: 70_000 }] {
@@ -387,4 +394,34 @@ fn products_are_legal_wherever_they_run_and_known_from_powers_of_two() {
         }
     }
     assert!(splits > 0, "few rows are split");
+}
+
+#[test]
+fn every_type_of_cache_has_schedules_of_its_own_and_they_are_legal() {
+    let groups = KvType::ALL.map(|kv| KvGroup { window: None, kv });
+    for head_dim in [64, 80, 128, 256] {
+        for (class, adapter) in [
+            (AdapterClass::Software, AdapterLimits::most()),
+            (AdapterClass::Hardware, AdapterLimits::most()),
+            (AdapterClass::Hardware, AdapterLimits { subgroups: false, coop_side: 0, ..AdapterLimits::most() }),
+        ] {
+            let shape = AttentionShape { head_dim, groups: groups.into(), ..shape(vec![], Numerics::Fast) };
+            let planner = Planner::new(shape, class, &adapter, &limits(64));
+            for (group, KvGroup { kv, .. }) in groups.into_iter().enumerate() {
+                let heads = planner.heads(group);
+                assert_eq!((heads.kv, heads.head_stride), (kv, kv.head_stride(head_dim).unwrap()));
+                let legal = |kernel: &Kernel, schedule: &Schedule| {
+                    let dims = [1, 1, heads.head_stride as u32, kv.word_values() as u32];
+                    assert!((kernel.legal)(&adapter, &dims, schedule), "{kv} {head_dim} {}: {schedule:?}", kernel.name);
+                };
+                for rows in 1..=8 {
+                    legal(
+                        &raglan_shaders::attention::vector::KERNEL,
+                        planner.vector_schedule(group, Picked::Rules, rows),
+                    );
+                }
+                planner.tiles(group).iter().for_each(|tile| legal(tile.kernel, &tile.schedule));
+            }
+        }
+    }
 }

@@ -1,12 +1,13 @@
 //! What a planner asks the tuner, and how often.
 
 use super::picks::Portfolio;
-use super::{Numerics, Picked, Planner};
+use super::{Kind, Numerics, Picked, Planner};
 use crate::cost::Predicted;
 use crate::schedules::{
     AttentionChoice, AttentionStats, Filling, Form, Level, Levels, LinearChoice, LinearShape, LinearTable, Measure,
     Mode, ProductKey, Tuner,
 };
+use raglan_shaders::KvType;
 use std::cell::Cell;
 
 /// Keys to a part where rules would say it, in the batches that stand for large ones.
@@ -57,11 +58,14 @@ impl Planner {
             (Numerics::Deterministic { .. }, Some(product)) => tuner.in_one_order(&self.linear_rules(&product.at(1))),
             _ => tuner,
         };
-        let (heads, packed_rows) = (self.heads(), self.max_batch_tokens * self.shape.group());
-        self.attention = [Form::Vector, Form::Tile].map(|form| {
-            let model = tuner.attention(form, &heads, packed_rows, &self.terms);
-            model.map_or_else(Portfolio::default, |model| Portfolio::of_model(model, self.terms.limits.coop_side))
-        });
+        let packed_rows = self.max_batch_tokens * self.shape.group();
+        for kind in 0..self.kinds.len() {
+            let heads = self.heads_of(kind);
+            self.kinds[kind].attention = [Form::Vector, Form::Tile].map(|form| {
+                let model = tuner.attention(form, &heads, packed_rows, &self.terms);
+                model.map_or_else(Portfolio::default, |model| Portfolio::of_model(model, self.terms.limits.coop_side))
+            });
+        }
         self.table = LinearTable::default();
         let filling = Filling { terms: &self.terms, tuner: &tuner, rules: &|shape| self.linear_rules(shape), measure };
         self.table = LinearTable::fill(products, self.max_batch_tokens, filling);
@@ -83,8 +87,13 @@ impl Planner {
     }
 
     /// Times of steps: of all `products`, each with whether its rows are those of logits, and how often a step has it; and of
-    /// attention in so many layers. What is not predicted is left out.
-    pub fn predicted(&self, products: &[(ProductKey, bool, usize)], layers: usize, max_sequences: usize) -> Predicted {
+    /// attention in so many layers of each KV group. What is not predicted is left out.
+    pub fn predicted(
+        &self,
+        products: &[(ProductKey, bool, usize)],
+        layers: &[usize],
+        max_sequences: usize,
+    ) -> Predicted {
         let step_us = |tokens: usize| -> Option<f64> {
             let us = |&(key, of_logits, count): &(ProductKey, bool, usize)| {
                 let rows = if of_logits { tokens.min(max_sequences) } else { tokens };
@@ -96,13 +105,19 @@ impl Planner {
             self.table.points().into_iter().map(|tokens| Some((tokens, step_us(tokens)?))).collect();
         // Enough of both to fill any adapter.
         let (runs, keys) = (64, 8192);
-        let run_us = |form: Form, run_rows: usize| -> Option<f64> {
-            let stats = AttentionStats::of(self.heads(), runs * run_rows, &vec![keys as u32; runs], AUTO_KEYS);
-            let (_, us) = self.attention[form as usize].model()?.pick(&stats, &self.terms)?;
-            Some(f64::from(us) * (layers as f64 / (runs * run_rows * keys) as f64))
+        let run_us = |form: Form, kind: usize, run_rows: usize| -> Option<f64> {
+            let stats = AttentionStats::of(self.heads_of(kind), runs * run_rows, &vec![keys as u32; runs], AUTO_KEYS);
+            let (_, us) = self.kinds[kind].attention[form as usize].model()?.pick(&stats, &self.terms)?;
+            Some(f64::from(us) / (runs * run_rows * keys) as f64)
         };
-        let tile_rows = (self.tile(Picked::Rules, 0).packed_rows / self.shape.group()).max(1);
-        let (key_us, pair_us) = (run_us(Form::Vector, 1), run_us(Form::Tile, tile_rows));
+        let layers_us = |form: Form, kind_rows: &dyn Fn(&Kind) -> usize| -> Option<f64> {
+            let group = |(&kind, &layers): (&usize, &usize)| {
+                run_us(form, kind, kind_rows(&self.kinds[kind])).map(|us| us * layers as f64)
+            };
+            self.kind_of.iter().zip(layers).map(group).sum()
+        };
+        let tile_rows = |kind: &Kind| (kind.tile(Picked::Rules, 0).packed_rows / self.shape.group()).max(1);
+        let (key_us, pair_us) = (layers_us(Form::Vector, &|_| 1), layers_us(Form::Tile, &tile_rows));
         let levels = self.tuner.levels();
         let products = [levels.linear_few, levels.linear_many].iter().all(|level| *level == Level::Exact);
         let products = (products || self.tuner.mode() == Mode::Exhaustive) && steps.is_some();
@@ -126,14 +141,16 @@ impl Planner {
         &self.tuner
     }
 
-    /// Every choice of attention that batches may be given, beside what rules say.
-    pub fn attention_choices(&self) -> impl Iterator<Item = &AttentionChoice> {
-        self.attention.iter().flat_map(Portfolio::all)
+    /// Every choice of attention that batches may be given, beside what rules say, with the type of the cache.
+    pub fn attention_choices(&self) -> impl Iterator<Item = (KvType, &AttentionChoice)> {
+        self.kinds
+            .iter()
+            .flat_map(|kind| kind.attention.iter().flat_map(Portfolio::all).map(|choice| (kind.kv, choice)))
     }
 
     /// Whether hand-written rules may still choose for a form of attention.
     pub fn has_rules(&self, form: Form) -> bool {
-        self.attention[form as usize].all().next().is_none()
+        self.kinds.iter().any(|kind| kind.attention[form as usize].all().next().is_none())
     }
 
     /// Counts questions from 0 on.
@@ -145,13 +162,14 @@ impl Planner {
     /// How schedules are chosen, and how often that was asked.
     pub fn tuner_stats(&self) -> TunerStats {
         let Counters { asked, table_hits, memo_hits } = &self.counters;
+        let portfolios = self.kinds.iter().flat_map(|kind| &kind.attention);
         TunerStats {
             mode: self.tuner.mode(),
             levels: self.tuner.levels(),
             asked: asked.get(),
             table_hits: table_hits.get(),
             memo_hits: memo_hits.get(),
-            refused: self.tuner.refused() + self.attention.iter().map(Portfolio::refused).sum::<u64>(),
+            refused: self.tuner.refused() + portfolios.map(Portfolio::refused).sum::<u64>(),
         }
     }
 }

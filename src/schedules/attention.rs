@@ -3,7 +3,7 @@
 use super::{Terms, spaces, tunables};
 use crate::cost::AdapterClass;
 use raglan_shaders::attention::{RaggedWork, coop, tile, vector};
-use raglan_shaders::{Kernel, Part, Schedule};
+use raglan_shaders::{Kernel, KvType, Part, Schedule};
 use raglan_tuner::{Candidate, Cost, Dim, DimKind, Space};
 use std::sync::LazyLock;
 
@@ -45,8 +45,15 @@ pub struct KvHeads {
     pub group: usize,
     /// Columns of a head in the cache.
     pub head_stride: usize,
-    /// Bytes of one of them.
-    pub element_bytes: usize,
+    /// What keys and values are kept in.
+    pub kv: KvType,
+}
+
+impl KvHeads {
+    /// Bytes of a column of a key or value, on average with its share of the scales.
+    pub fn element_bytes(&self) -> f32 {
+        self.kv.row_bytes(self.head_stride) as f32 / (2 * self.head_stride) as f32
+    }
 }
 
 /// A ragged batch of one form.
@@ -71,10 +78,10 @@ pub struct AttentionStats {
 impl AttentionStats {
     /// Of runs of so many keys, read by `rows` query rows; `auto` keys to a part are what [`AUTO`] stands for.
     pub fn of(heads: KvHeads, rows: usize, runs: &[u32], auto: usize) -> AttentionStats {
-        let (mut keys, mut squares, mut keys_max) = (0u64, 0u64, 0u32);
+        let (mut keys, mut squares, mut keys_max) = (0u64, 0u128, 0u32);
         for &run in runs {
             keys += u64::from(run);
-            squares += u64::from(run) * u64::from(run);
+            squares += u128::from(run) * u128::from(run);
             keys_max = keys_max.max(run);
         }
         let count = runs.len().max(1) as f64;
@@ -84,11 +91,11 @@ impl AttentionStats {
         let parts = CHUNKS.map(|chunk| match chunk {
             WHOLE => runs.len(),
             AUTO if auto >= keys_max => runs.len(),
-            AUTO => runs.iter().map(|run| run.div_ceil(auto)).sum::<u32>() as usize,
+            AUTO => runs.iter().map(|run| run.div_ceil(auto) as usize).sum(),
             _ if chunk >= keys_max => runs.len(),
             _ => {
                 let shift = chunk.ilog2();
-                runs.iter().map(|run| (run + (chunk - 1)) >> shift).sum::<u32>() as usize
+                runs.iter().map(|run| ((u64::from(*run) + u64::from(chunk - 1)) >> shift) as usize).sum()
             }
         });
         let variation = (variance.sqrt() / mean.max(1.0)) as f32;
@@ -172,7 +179,7 @@ pub fn space(form: Form) -> &'static Space {
 
 /// A batch in the dims of its space.
 pub fn descriptor(stats: &AttentionStats) -> [f32; 10] {
-    let KvHeads { kv_heads, group, head_stride, element_bytes } = stats.heads;
+    let KvHeads { kv_heads, group, head_stride, .. } = stats.heads;
     let size = |size: usize| size as f32;
     [
         size(stats.runs),
@@ -184,7 +191,7 @@ pub fn descriptor(stats: &AttentionStats) -> [f32; 10] {
         size(kv_heads),
         size(group),
         size(head_stride),
-        size(element_bytes),
+        stats.heads.element_bytes(),
     ]
 }
 
@@ -193,18 +200,19 @@ pub fn descriptor(stats: &AttentionStats) -> [f32; 10] {
 pub fn legal(choice: &AttentionChoice, heads: &KvHeads, packed_rows: usize, terms: &Terms) -> bool {
     let is_own = !choice.is_coop()
         || terms.act == Part::ActF16
-            && heads.element_bytes == 2
+            && heads.kv != KvType::F32
             && terms.limits.min_subgroup_lanes == terms.limits.max_subgroup_lanes;
-    let shape = [1, packed_rows, heads.head_stride].map(|size| u32::try_from(size).unwrap_or(u32::MAX));
+    let shape = [1, packed_rows, heads.head_stride, heads.kv.word_values()];
+    let shape = shape.map(|size| u32::try_from(size).unwrap_or(u32::MAX));
     is_own && (choice.kernel.legal)(&terms.limits, &shape, &choice.schedule)
 }
 
 /// What a batch costs that runs so, with the merge behind it.
 pub fn cost(choice: &AttentionChoice, stats: &AttentionStats, terms: &Terms) -> Cost {
-    let KvHeads { kv_heads, group, head_stride, element_bytes } = stats.heads;
+    let KvHeads { kv_heads, group, head_stride, kv } = stats.heads;
     let parts = CHUNKS.iter().position(|&chunk| chunk == choice.chunk).map_or(stats.runs, |at| stats.parts[at]);
     let &AttentionStats { runs, rows, keys, .. } = stats;
-    let work = RaggedWork { runs, rows, keys, parts, kv_heads, group, head_stride, element_bytes };
+    let work = RaggedWork { runs, rows, keys, parts, kv_heads, group, head_stride, kv, act_bytes: terms.act_bytes() };
     super::cost(match choice.form() {
         Form::Vector => vector::cost(&work, &choice.schedule, &terms.limits),
         Form::Tile if choice.is_coop() => coop::cost(&work, &choice.schedule, terms.limits.coop_side),
@@ -216,7 +224,7 @@ pub fn cost(choice: &AttentionChoice, stats: &AttentionStats, terms: &Terms) -> 
 /// `usual` alone, the others with whole runs and [`AUTO`].
 pub fn all(form: Form, heads: &KvHeads, terms: &Terms, usual: &[AttentionChoice]) -> Vec<AttentionChoice> {
     let is_software = terms.class == AdapterClass::Software;
-    let shape = [1, 1, heads.head_stride as u32];
+    let shape = [1, 1, heads.head_stride as u32, heads.kv.word_values() as u32];
     let mut schedules: Vec<(&'static Kernel, Schedule)> = Vec::new();
     let mut add = |kernel: &'static Kernel, keep: &dyn Fn(&[u32]) -> bool| {
         let legal = kernel.legal_schedules(&terms.limits, &shape);

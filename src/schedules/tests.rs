@@ -1,5 +1,6 @@
 use super::attention::{AUTO, CHUNKS, WHOLE};
 use super::*;
+use raglan_shaders::KvType;
 use raglan_shaders::WeightFormat;
 
 pub(crate) fn terms(limits: AdapterLimits, class: AdapterClass) -> Terms {
@@ -8,7 +9,7 @@ pub(crate) fn terms(limits: AdapterLimits, class: AdapterClass) -> Terms {
     Terms { limits, class, act, int8: true, split_bytes }
 }
 
-const HEADS: KvHeads = KvHeads { kv_heads: 8, group: 4, head_stride: 128, element_bytes: 2 };
+const HEADS: KvHeads = KvHeads { kv_heads: 8, group: 4, head_stride: 128, kv: KvType::F16 };
 
 fn lavapipe() -> AdapterLimits {
     AdapterLimits {

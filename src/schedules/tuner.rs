@@ -168,6 +168,10 @@ impl Tuner {
     /// What predicts a form of attention over such heads, where an item has up to `packed_rows` packed rows. What is compiled
     /// is kept small by what a few batches of up to `max_sequences` sequences would take.
     pub fn attention(&self, form: Form, heads: &KvHeads, packed_rows: usize, terms: &Terms) -> Option<AttentionModel> {
+        // Nothing was measured over quantised caches, and the constants alone know nothing of what unpacking costs.
+        if heads.kv.is_quantised() {
+            return None;
+        }
         let name = [spaces::ATTENTION_VECTOR, spaces::ATTENTION_TILE][form as usize];
         let model = self.found.model(name)?.clone();
         let read = |candidate| {

@@ -7,6 +7,7 @@ use super::reference::{Noise, Reference};
 use super::runs::{Answer, engine, greedy, options};
 use super::{Adapters, SelfTest, test};
 use crate::engine::{EngineOptions, Stepper};
+use crate::kv_cache::KvTypes;
 use crate::request::{Event, Request, RequestId};
 
 pub(super) fn tests() -> Vec<SelfTest> {
@@ -14,9 +15,17 @@ pub(super) fn tests() -> Vec<SelfTest> {
     for golden in ["llama", "mistral_swa", "qwen2_swa"] {
         for (name, deterministic) in [("batched", false), ("deterministic", true)] {
             tests.push(test(format!("{name}/{golden}"), move |adapters| {
-                random_batches(adapters, &Golden::open(golden)?, deterministic)
+                random_batches(adapters, &Golden::open(golden)?, deterministic, None)
             }));
         }
+    }
+    // Where keys are rounded, logits within rounding of each other may round apart: what is compared is bits.
+    for (golden, kv) in
+        [("llama", "int8"), ("mistral_swa", "k8v4"), ("qwen2_swa", "int4,1=f32"), ("llama", "int4,2=int8")]
+    {
+        tests.push(test(format!("deterministic/{golden}/{kv}"), move |adapters| {
+            random_batches(adapters, &Golden::open(golden)?, true, Some(kv.parse()?))
+        }));
     }
     tests.push(test("batched/8k_context", |adapters| long_context(adapters, false)));
     tests.push(test("deterministic/8k_context", |adapters| long_context(adapters, true)));
@@ -183,11 +192,18 @@ fn bite(lone: &mut Stepper, requests: &[Request], want: &[Written], allowed: f64
     Ok(least)
 }
 
-fn random_batches(adapters: &Adapters, golden: &Golden, deterministic: bool) -> Result<String, String> {
+fn random_batches(
+    adapters: &Adapters,
+    golden: &Golden,
+    deterministic: bool,
+    kv_types: Option<KvTypes>,
+) -> Result<String, String> {
     let vocab = golden.checkpoint.spec().vocab_size;
     let quantum = if deterministic { 256 } else { 16 };
+    let is_quantised = kv_types.is_some();
     let roomy = EngineOptions {
         deterministic,
+        kv_types,
         prefix_cache: false,
         max_context: Some(8192),
         swap_memory: 0,
@@ -202,7 +218,8 @@ fn random_batches(adapters: &Adapters, golden: &Golden, deterministic: bool) -> 
     } else {
         [(1, 12, 300, 64), (2, 40, 60, 33), (3, 5, 900, 200), (4, 64, 20, 512)]
     };
-    for (seed, count, longest, max_batch_tokens) in cases {
+    // What the types change is the same in every batch.
+    for &(seed, count, longest, max_batch_tokens) in if is_quantised { &cases[..2] } else { &cases[..] } {
         let mut random = Random::new(seed);
         let requests = prompts(&mut random, vocab, count, longest, quantum);
         let want = alone(&mut lone, &requests)?;

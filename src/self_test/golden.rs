@@ -294,6 +294,27 @@ fn tiny(adapters: &Adapters, class: Option<AdapterClass>) -> Result<String, Stri
     Ok(format!("{} answers equal", items.len()))
 }
 
+/// The checkpoint of a golden with other weights: `change` is given every tensor by its name. Its files stay in memory.
+pub(super) fn altered(name: &str, change: &mut dyn FnMut(&str, &mut [f32])) -> Result<Checkpoint, String> {
+    let (name, files) = GOLDENS.into_iter().find(|(golden, _)| *golden == name).ok_or("no golden of that name")?;
+    let mut weights = files[1].1.to_vec();
+    let (length, rest) = files[1].1.split_first_chunk::<8>().ok_or("no header")?;
+    let length = u64::from_le_bytes(*length) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&rest[..length]).map_err(|error| error.to_string())?;
+    for (tensor, entry) in header.as_object().ok_or("no header")?.iter().filter(|(name, _)| *name != "__metadata__") {
+        let offset = |index: usize| entry["data_offsets"][index].as_u64().map(|offset| 8 + length + offset as usize);
+        let (Some(start), Some(end), Some("F32")) = (offset(0), offset(1), entry["dtype"].as_str()) else {
+            return Err(format!("{tensor} is no tensor of f32"));
+        };
+        let mut values = floats(&weights[start..end]);
+        change(tensor, &mut values);
+        weights[start..end].copy_from_slice(bytemuck::cast_slice(&values));
+    }
+    let files: EmbeddedFiles =
+        Box::leak(Box::new([files[0], ("model.safetensors", &*Box::leak(weights.into_boxed_slice()))]));
+    Checkpoint::embedded(name, files).map_err(|error| error.to_string())
+}
+
 /// The bytes of a tensor in a safetensors file.
 pub(super) fn safetensor<'a>(file: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let (length, rest) = file.split_first_chunk::<8>()?;

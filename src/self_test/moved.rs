@@ -7,7 +7,7 @@ use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
 use crate::decoder::{Decoder, attention_shape, kv_shape};
 use crate::error::Error;
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{KvCache, KvTypes};
 use crate::ops::{Dtype, Kernels, Ops, Types};
 use crate::plan::Planner;
 use crate::sampler::Sampler;
@@ -21,12 +21,16 @@ const FIRST: usize = 100;
 
 pub(super) fn tests() -> Vec<SelfTest> {
     // One KV group, and two.
-    let of = |golden: &'static str| {
-        test(format!("ragged/moved_is_not/{golden}"), move |adapters| {
-            moved_is_not(adapters, golden).map_err(|error| error.to_string())?
+    let of = |(golden, kv): (&'static str, Option<&'static str>)| {
+        let name = kv.map_or(golden.to_owned(), |kv| format!("{golden}/{kv}"));
+        test(format!("ragged/moved_is_not/{name}"), move |adapters| {
+            let kv_types = kv.map(str::parse).transpose()?;
+            moved_is_not(adapters, golden, kv_types).map_err(|error| error.to_string())?
         })
     };
-    ["llama", "qwen2_swa"].map(of).into()
+    let types = [("llama", "int8"), ("llama", "k8v4"), ("qwen2_swa", "int4,0=int8")];
+    let plain = ["llama", "qwen2_swa"].map(|golden| (golden, None));
+    plain.into_iter().chain(types.map(|(golden, kv)| (golden, Some(kv)))).map(of).collect()
 }
 
 /// The rounds of moves that bring `count` slots from [`FIRST`] to another place, and that place.
@@ -38,16 +42,17 @@ fn ways(count: usize) -> Vec<(Vec<Vec<Move>>, usize)> {
     vec![slide(FIRST - 16), slide(FIRST + 1), slide(300), (on, 290)]
 }
 
-fn moved_is_not(adapters: &Adapters, golden: &str) -> Result<Result<String, String>, Error> {
+fn moved_is_not(adapters: &Adapters, golden: &str, kv_types: Option<KvTypes>) -> Result<Result<String, String>, Error> {
     let golden = match Golden::open(golden) {
         Ok(golden) => golden,
         Err(message) => return Ok(Err(message)),
     };
     let (gpu, checkpoint) = (&adapters.plain, &golden.checkpoint);
     let (spec, types) = (checkpoint.spec(), Types::of(gpu, Dtype::default()));
-    let attention = attention_shape(spec, &types)?;
-    let shape = kv_shape(spec, &attention);
-    let groups = attention.windows.len();
+    let kv_types = kv_types.unwrap_or_else(|| types.kv.into());
+    let attention = attention_shape(spec, &kv_types)?;
+    let shape = kv_shape(spec, &attention, &kv_types);
+    let groups = attention.groups.len();
     let limits = StepLimits { max_batch_tokens: 256, max_sequences: 1, max_adjustments: 1 };
     let kernels = Kernels::new(gpu, types, Planner::new(attention, AdapterClass::Hardware, gpu.limits(), &limits))?;
     let weights = Weights::upload(gpu, checkpoint, &Rewrite::NONE, &mut |_, _| ())?;

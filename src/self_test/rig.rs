@@ -2,7 +2,7 @@
 
 use super::data::Random;
 use crate::gpu::{Buffer, Gpu, StepRing};
-use raglan_shaders::{Access, AdapterLimits, Kernel, Part, Schedule, Tolerance, Variant, Wanted, link};
+use raglan_shaders::{Access, AdapterLimits, Kernel, KvType, Part, Schedule, Tolerance, Variant, Wanted, link};
 use rustc_hash::FxHashMap;
 use std::cell::{Cell, RefCell};
 
@@ -68,7 +68,8 @@ pub(super) struct Rig<'a> {
     /// How many ways there are.
     ways: usize,
     pub(super) act: Part,
-    pub(super) kv: Part,
+    /// Of keys and values, where a check is of floats.
+    pub(super) kv: KvType,
     pub(super) reduce: Part,
     pub(super) team: Part,
     pub(super) coop: Part,
@@ -92,7 +93,7 @@ impl<'a> Rig<'a> {
             turn,
             ways,
             act: if f16 { Part::ActF16 } else { Part::ActF32 },
-            kv: if f16 { Part::KvF16 } else { Part::KvF32 },
+            kv: if f16 { KvType::F16 } else { KvType::F32 },
             reduce: if subgroups { Part::ReduceSubgroup } else { Part::ReduceShared },
             team: if subgroups { Part::TeamSubgroup } else { Part::TeamShared },
             coop: if opened.gpu.limits().coop_side == 8 { Part::Coop8 } else { Part::Coop16 },
@@ -331,9 +332,14 @@ mod tests {
     #[test]
     fn every_value_of_every_tunable_is_in_a_covering_schedule() {
         for kernel in ALL {
-            let strides: &[u32] = if kernel.dims.last() == Some(&"head_stride") { &[64, 256] } else { &[64] };
-            for &stride in strides {
-                let all = kernel.legal_schedules(&AdapterLimits::most(), &vec![stride; kernel.dims.len()]);
+            let is_attention = kernel.dims.last() == Some(&"word_values");
+            let shapes = if is_attention {
+                vec![vec![64, 64, 64, 8], vec![64, 64, 256, 16]]
+            } else {
+                vec![vec![64; kernel.dims.len()]]
+            };
+            for shape in shapes {
+                let all = kernel.legal_schedules(&AdapterLimits::most(), &shape);
                 let few = covering(all.clone());
                 let values = |schedules: &[Schedule]| {
                     let mut values: Vec<(usize, u32)> =

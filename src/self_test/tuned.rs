@@ -36,17 +36,13 @@ impl Drop for Folder {
 /// Made-up weights of this adapter in a folder: a few candidates, ranked by their costs and by chance.
 fn installed(gpu: &Gpu, checkpoint: &Checkpoint, dtype: Dtype, seed: u64) -> Result<Folder, String> {
     let types = Types::of(gpu, dtype);
-    let shape = attention_shape(checkpoint.spec(), &types).map_err(|error| error.to_string())?;
+    let shape = attention_shape(checkpoint.spec(), &types.kv.into()).map_err(|error| error.to_string())?;
     let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
     let act = if types.act_bytes() == 2 { Part::ActF16 } else { Part::ActF32 };
     let split_bytes = if class == AdapterClass::Software { 0 } else { 8 << 20 };
     let terms = Terms { limits: gpu.limits().clone(), class, act, int8: false, split_bytes };
-    let heads = KvHeads {
-        kv_heads: shape.num_kv_heads,
-        group: shape.group(),
-        head_stride: shape.head_stride,
-        element_bytes: shape.element_bytes,
-    };
+    let heads =
+        KvHeads { kv_heads: shape.num_kv_heads, group: shape.group(), head_stride: shape.head_stride(0), kv: types.kv };
     // A few of each, since every one is compiled; those that a deterministic run may choose from among them.
     let some = |count: usize, mut texts: Vec<(f64, usize)>| -> Vec<usize> {
         texts.sort_by(|a, b| a.0.total_cmp(&b.0));

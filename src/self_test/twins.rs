@@ -13,13 +13,15 @@ mod mutants;
 mod random_weights;
 mod rms_norm;
 mod rope_append;
+mod rotate_heads;
 mod sampling;
 
 pub(super) use attention::wanted as attention_wanted;
 
 use super::rig::{Failure, Mutation, Rig};
 use super::{Adapters, SelfTest, test};
-use raglan_shaders::{Part, WeightFormat};
+use raglan_shaders::attention::{coop, tile, vector};
+use raglan_shaders::{KvType, Part, PartKind, WeightFormat};
 
 /// Checks one kernel in one way.
 pub(super) type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Sync>;
@@ -27,8 +29,8 @@ pub(super) type Check = Box<dyn Fn(&Rig<'_>) -> Result<(), Failure> + Send + Syn
 /// A kernel's test: `matmul/q4_1` say.
 pub(super) struct Twin {
     pub(super) kernel: &'static str,
-    /// Of what there are several, which: a weight format.
-    variant: Option<WeightFormat>,
+    /// Of what there are several, which: a weight format, or a type of keys and values.
+    variant: Option<Part>,
     /// What is changed in the kernel, without changing what it computes.
     pub(super) mutation: Option<Mutation>,
     pub(super) check: Check,
@@ -40,7 +42,12 @@ fn twin(kernel: &'static str, check: impl Fn(&Rig<'_>) -> Result<(), Failure> + 
 
 pub(super) fn twins() -> Vec<Twin> {
     let of_format = |kernel, check: fn(&Rig<'_>, WeightFormat) -> Result<(), Failure>| {
-        WeightFormat::ALL.map(|format| Twin { variant: Some(format), ..twin(kernel, move |rig| check(rig, format)) })
+        WeightFormat::ALL
+            .map(|format| Twin { variant: Some(Part::Weight(format)), ..twin(kernel, move |rig| check(rig, format)) })
+    };
+    let of_kv = |kernel, check: fn(&Rig<'_>, KvType) -> Result<(), Failure>| {
+        let quantised = KvType::ALL.into_iter().filter(|kv| kv.is_quantised());
+        quantised.map(move |kv| Twin { variant: Some(Part::Kv(kv)), ..twin(kernel, move |rig| check(rig, kv)) })
     };
     let mut twins = Vec::new();
     twins.extend(of_format("embedding", embedding::check));
@@ -54,10 +61,15 @@ pub(super) fn twins() -> Vec<Twin> {
     twins.push(Twin { mutation: Some(matmul::QUADS), ..twin("matmul_coop_quads", matmul::check_quads) });
     twins.push(twin("split_sum", matmul::check_split_sum));
     twins.push(twin("rope_append", rope_append::check));
+    twins.extend(of_kv("rope_append", rope_append::check_quantised));
+    twins.push(twin("rotate_heads", rotate_heads::check));
     twins.push(twin("move_rows", move_rows::check));
     twins.push(twin("attention_vector", attention::check_vector));
+    twins.extend(of_kv("attention_vector", |rig, kv| attention::check_quantised(rig, &vector::KERNEL, kv)));
     twins.push(twin("attention_tile", attention::check_tile));
+    twins.extend(of_kv("attention_tile", |rig, kv| attention::check_quantised(rig, &tile::KERNEL, kv)));
     twins.push(twin("attention_coop", attention::check_coop));
+    twins.extend(of_kv("attention_coop", |rig, kv| attention::check_quantised(rig, &coop::KERNEL, kv)));
     twins.push(twin("attention_merge", attention::check_merge));
     twins.push(twin("attention_deterministic", attention::check_deterministic));
     twins.push(twin("gated_activation", gated_activation::check));
@@ -73,12 +85,15 @@ pub(super) fn twins() -> Vec<Twin> {
 
 impl Twin {
     fn has_blocks(&self) -> bool {
-        self.variant.is_some_and(WeightFormat::has_blocks)
+        self.variant.is_some_and(|part| part.is(PartKind::Quants))
     }
 
     fn name(&self) -> String {
         match self.variant {
-            Some(format) => format!("{}/{}", self.kernel, Part::Weight(format).name().trim_start_matches("weight_")),
+            Some(part) => {
+                let name = part.name().trim_start_matches("weight_").trim_start_matches("kv_");
+                format!("{}/{name}", self.kernel)
+            }
             None => self.kernel.to_owned(),
         }
     }

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::gpu::{Buffer, Variant};
 use crate::kv_cache::KvLayer;
 use crate::ops::{Ops, Partials, RopeShape, Rows};
-use crate::plan::{AttentionShape, Numerics, Plan, Planner};
+use crate::plan::{AttentionShape, KvGroup, Numerics, Plan, Planner};
 use crate::schedules::attention::AUTO;
 use crate::schedules::{AttentionChoice, AttentionStats, Form, KvHeads};
 use raglan_shaders::attention::merge::AttentionMerge;
@@ -70,11 +70,11 @@ pub(super) fn known(rig: &Rig, batch: &Ragged) -> Option<Known> {
     }
     let default = match form {
         0 => {
-            let schedule = planner.vector_schedule(Default::default(), packed_rows).clone();
+            let schedule = planner.vector_schedule(0, Default::default(), packed_rows).clone();
             AttentionChoice { kernel: &vector::KERNEL, schedule, chunk: AUTO }
         }
         _ => {
-            let tile = planner.tile(Default::default(), form - 1);
+            let tile = planner.tile(0, Default::default(), form - 1);
             AttentionChoice { kernel: tile.kernel, schedule: tile.schedule.clone(), chunk: AUTO }
         }
     };
@@ -82,13 +82,12 @@ pub(super) fn known(rig: &Rig, batch: &Ragged) -> Option<Known> {
 }
 
 fn planner(rig: &Rig, batch: &Ragged) -> Planner {
-    let KvHeads { kv_heads, group, head_stride, element_bytes } = batch.heads;
+    let KvHeads { kv_heads, group, head_stride, kv } = batch.heads;
     let shape = AttentionShape {
         num_heads: kv_heads * group,
         num_kv_heads: kv_heads,
-        head_stride,
-        element_bytes,
-        windows: vec![None],
+        head_dim: head_stride,
+        groups: vec![KvGroup { window: None, kv }],
         numerics: Numerics::Fast,
     };
     let (max_batch_tokens, max_sequences) = (batch.rows(), batch.sequences.len());
@@ -106,9 +105,9 @@ impl AttentionProblem {
     /// # Panics
     /// If the arenas have no room for the batch.
     pub(super) fn new(rig: &mut Rig, batch: Ragged, known: &Known) -> Result<AttentionProblem, Error> {
-        let KvHeads { kv_heads, group, head_stride, element_bytes } = batch.heads;
+        let KvHeads { kv_heads, group, head_stride, kv } = batch.heads;
         let [k, v] = rig.arenas()?;
-        let slots = k.bytes() as usize / (kv_heads * head_stride * element_bytes);
+        let slots = k.bytes() as usize / (kv_heads * kv.k_row_bytes(head_stride));
         let taken = batch.slots();
         assert!(taken <= slots, "{taken} slots of {slots}");
         let planner = planner(rig, &batch);
@@ -133,7 +132,6 @@ impl AttentionProblem {
             num_heads,
             num_kv_heads: kv_heads,
             head_dim: head_stride,
-            head_stride,
             rotary_dim: head_stride,
             k_col: 0,
             v_col: 0,
@@ -146,7 +144,7 @@ impl AttentionProblem {
             rope,
             q: Rows { buffer: q, stride },
             out: Rows { buffer: buffer("measured results", rows * stride * act_bytes)?, stride },
-            kv: KvLayer { group: 0, k, v },
+            kv: KvLayer::of_floats(kv, k, v),
             places,
             planner,
             planned: None,

@@ -151,9 +151,8 @@ impl<'a> Collector<'a> {
         }
         let rig = Rig::new(gpu, options.inputs)?;
         let helper = if gpu.is_software() { Rig::new(&gpu.reopen()?, options.inputs).ok() } else { None };
-        let (kv_bytes, binding) = (rig.kernels.types.kv_bytes(), gpu.limits().max_binding_bytes);
-        let extent =
-            if gpu.is_software() { Extent::software(kv_bytes, binding) } else { Extent::hardware(kv_bytes, binding) };
+        let (kv, binding) = (rig.kernels.types.kv, gpu.limits().max_binding_bytes);
+        let extent = if gpu.is_software() { Extent::software(kv, binding) } else { Extent::hardware(kv, binding) };
         let header = header(gpu, rig.clock.name());
         let dataset = match options.out.as_ref().filter(|path| path.exists()) {
             Some(path) => {

@@ -6,10 +6,10 @@ use crate::cost::AdapterClass;
 use crate::error::Error;
 use crate::gpu::{Buffer, Gpu, StepRing, Variant};
 use crate::ops::{Dtype, Kernels, Ops, Types};
-use crate::plan::{AttentionShape, Numerics, Plan, Planner};
+use crate::plan::{AttentionShape, KvGroup, Numerics, Plan, Planner};
 use crate::schedules::Terms;
-use raglan_shaders::WeightFormat;
 use raglan_shaders::random_weights::{KERNEL, RandomWeightsParams, workgroups};
+use raglan_shaders::{KvType, WeightFormat};
 use std::ops::Range;
 
 /// Bytes of results that are compared at most, as whole rows and at least two of them.
@@ -78,9 +78,8 @@ impl Rig {
         let heads = AttentionShape {
             num_heads: 1,
             num_kv_heads: 1,
-            head_stride: 64,
-            element_bytes: types.kv_bytes(),
-            windows: vec![None],
+            head_dim: 64,
+            groups: vec![KvGroup { window: None, kv: types.kv }],
             numerics: Numerics::Fast,
         };
         let kernels = Kernels::new(gpu, types, planner(gpu, heads, 1).with_int8_activations(inputs.int8_activations))?;
@@ -205,7 +204,7 @@ impl Rig {
         }
         let fits = self.gpu.limits().max_binding_bytes;
         let bytes = if self.gpu.is_software() { fits.min(16 << 20) } else { fits.min(1 << 30) };
-        let format = if self.kernels.types.kv_bytes() == 2 { WeightFormat::F16 } else { WeightFormat::F32 };
+        let format = if self.kernels.types.kv == KvType::F16 { WeightFormat::F16 } else { WeightFormat::F32 };
         let rows = (bytes / format.gpu_row_bytes(ARENA_COLS) as u64) as usize;
         let arena = |seed| self.random("measured arena", (format, rows, ARENA_COLS), Some(KV_EXPONENT), seed);
         let arenas = [arena(7)?, arena(8)?];

@@ -7,7 +7,7 @@ mod products;
 pub use batches::{Ragged, Sequence};
 
 use crate::schedules::{Form, LinearShape, spaces};
-use raglan_shaders::WeightFormat;
+use raglan_shaders::{KvType, WeightFormat};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -42,13 +42,13 @@ pub struct Extent {
     pub most_sequences: usize,
     /// Columns of heads in the cache.
     pub head_strides: Vec<usize>,
-    /// Bytes of an element of the cache.
-    pub element_bytes: usize,
+    /// What keys and values are kept in.
+    pub kv: KvType,
 }
 
 impl Extent {
     /// What a software adapter, which compiles each format and each head anew, does in milliseconds.
-    pub fn software(element_bytes: usize, max_binding_bytes: u64) -> Extent {
+    pub fn software(kv: KvType, max_binding_bytes: u64) -> Extent {
         Extent {
             formats: vec![WeightFormat::F16, WeightFormat::Q4_0, WeightFormat::Q8_0, WeightFormat::Q4K],
             most_weights: 2.5e6,
@@ -58,12 +58,12 @@ impl Extent {
             most_scores: 1.5e5,
             most_sequences: 32,
             head_strides: vec![64, 128],
-            element_bytes,
+            kv,
         }
     }
 
     /// What a GPU does.
-    pub fn hardware(element_bytes: usize, max_binding_bytes: u64) -> Extent {
+    pub fn hardware(kv: KvType, max_binding_bytes: u64) -> Extent {
         Extent {
             formats: WeightFormat::ALL.into(),
             most_weights: 3e8,
@@ -73,7 +73,7 @@ impl Extent {
             most_scores: 2e9,
             most_sequences: 256,
             head_strides: vec![64, 80, 96, 128, 256],
-            element_bytes,
+            kv,
         }
     }
 }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn shapes_are_the_same_again_and_within_their_bounds() {
-        let extents = [Extent::software(2, 128 << 20), Extent::hardware(2, 2 << 30)];
+        let extents = [Extent::software(KvType::F16, 128 << 20), Extent::hardware(KvType::F16, 2 << 30)];
         for extent in &extents {
             for space in spaces::ALL {
                 let all: Vec<Shape> = (0..400).map(|index| shape(space, index, extent)).collect();
@@ -148,14 +148,14 @@ mod tests {
 
     #[test]
     fn every_format_and_every_size_of_rows_comes_early() {
-        let extent = Extent::hardware(2, 2 << 30);
+        let extent = Extent::hardware(KvType::F16, 2 << 30);
         let of = |space| (0..60).map(move |index| shape(space, index, &extent.clone()));
         let formats: BTreeSet<_> = of(spaces::LINEAR_MANY)
             .filter_map(|s| if let Shape::Linear(s) = s { Some(s.format) } else { None })
             .collect();
         assert_eq!(formats.len(), WeightFormat::ALL.len());
         let mut decades = BTreeSet::new();
-        for one in (0..60).map(|index| shape(spaces::LINEAR_MANY, index, &Extent::hardware(2, 2 << 30))) {
+        for one in (0..60).map(|index| shape(spaces::LINEAR_MANY, index, &Extent::hardware(KvType::F16, 2 << 30))) {
             if let Shape::Linear(shape) = one {
                 decades.insert(shape.rows.ilog2());
             }

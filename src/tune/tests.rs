@@ -88,7 +88,7 @@ fn every_kernel_for_few_rows_agrees_with_the_default() {
 fn attention_that_masks_its_own_key_is_noticed_whole_and_in_parts() {
     let Some(gpu) = open() else { return };
     let mut rig = Rig::new(&gpu, Inputs::default()).unwrap();
-    let heads = KvHeads { kv_heads: 2, group: 2, head_stride: 64, element_bytes: rig.kernels.types.kv_bytes() };
+    let heads = KvHeads { kv_heads: 2, group: 2, head_stride: 64, kv: rig.kernels.types.kv };
     let of = |rows, computed, is_cut| Sequence { rows, computed, is_cut };
     let sequences = vec![of(40, 0, false), of(33, 300, true)];
     let shape = Shape::Attention(Ragged { heads, form: Form::Tile, sequences });

@@ -5,8 +5,9 @@ use crate::gpu::{Buffer, Gpu, StepRing};
 use raglan_shaders::WeightFormat;
 use raglan_shaders::random_weights::{KERNEL, RandomWeightsParams, workgroups};
 
-/// Numbers to a row of [`Random::fill_floats`]: they divide every arena, whose slots come in sixteens.
-pub const FLOATS: usize = 256;
+/// Numbers to a row of [`Random::fill_floats`]: in f16 they divide every arena, whose slots come in sixteens and whose rows are whole 16-byte
+/// words.
+pub const FLOATS: usize = 128;
 
 /// Fills buffers with random rows; the same ones in the same order every time.
 pub struct Random {

@@ -9,6 +9,10 @@ MHA, GQA = ("llama-2-7b", "llama-2-13b"), ("llama-3.1-8b", "qwen3-8b")
 # Of the tuner's picks on unseen shapes, as shares of exhaustive search.
 PICKS = {"geometric_mean": 0.9939, "calibrated": 0.996, "p1": 0.92}
 SLOWER = 0.005  # of the shapes that may be over 2 % slower than by the default candidate
+# The stage `long`: time over the limit at the deepest, and how deep that is to be.
+LONG = {"f16": (1.15, 70000), "int4": (1.20, 280000)}
+ROOM, OTHER = 0.98, 300e6  # share of (budget - weights) that keys and values take; bytes of everything else
+WATCHDOG = 2000.0  # ms: a driver's watchdog may end a step that takes longer
 PREFILL = 70000  # tokens that should be read without the adapter being lost
 
 # The steps that these figures are taken from, and those that are only held against them.
@@ -165,6 +169,7 @@ def wanted(results):
     less = "" if tokens >= PREFILL else "not read; "
     met = f"{less}{tokens:,} read at {rate:.0f} tokens/s" if read else "not measured"
     out.append(("a prompt of 70K tokens, Llama-2-13B f16, no watchdog reset", "read", met))
+    out += long(results)
     out += picks(results)
     for result, row in rows_of(results, "peer-llama", "peer-torch"):
         if row.get("longest_context") is not None:
@@ -177,6 +182,59 @@ def wanted(results):
                 )
             )
     return out
+
+
+def long(results):
+    """The goals of the longest contexts."""
+    out = []
+    for step, (aim, depth) in LONG.items():
+        rows = [row for _, row in rows_of(results, f"long/{step}") if row.get("time_over_limit")]
+        row = max(rows, key=lambda row: row.get("depth", 0), default=None)
+        name = "weights and KV in f16" if step == "f16" else "int8 weights, int4 KV"
+        deepest = row.get("depth", 0) + row.get("tokens", 0) if row else 0
+        met = f"{row['time_over_limit']:.3f} at {deepest:,}, {row['ms_per_token']:.2f} ms" if row else "not measured"
+        out.append((f"Llama-2-13B, {name}, {depth:,} tokens: time over the limit", f"≤ {aim:.2f}", met))
+    found = {step: curve for _, step, curve in curve_of(results)}
+    room, other = found.get("f16", {}).get("share_of_room"), found.get("f16", {}).get("other_bytes")
+    met = "not measured" if room is None else f"{room:.4f}"
+    out.append(("the same in f16, share of (budget − weights) ÷ bytes a token", f"≥ {ROOM:.2f}", met))
+    met = "not measured" if other is None else f"{other / 1e6:.0f}"
+    out.append(("all other memory at batch 1, MB", f"≤ {OTHER / 1e6:.0f}", met))
+    read = [row for _, row in rows_of(results, "long/read") if row.get("read_longest_step_ms")]
+    met = "not measured"
+    if read:
+        row = read[-1]
+        met = f"{row['depth']:,} tokens at {row['read_tokens_per_s']:.0f} a second, {row['read_longest_step_ms']:.0f} ms"
+    out.append(("a context that is really read: longest step", f"≤ {WATCHDOG:.0f} ms", met))
+    return out
+
+
+def curve_of(results):
+    """(stage, step, curve) of every curve of `bench depth`."""
+    return [
+        (stage, step, curve)
+        for stage, step, result in results
+        for curve in (result.get("curves") if isinstance(result.get("curves"), list) else [])
+        if isinstance(curve, dict)
+    ]
+
+
+def curve_words(curve):
+    """A curve of `bench depth` in a few lines."""
+    fit, limit, memory = (curve.get(key) or {} for key in ("fit", "limit_fit", "memory"))
+    head = f"{plain(curve.get('model'))}, KV {curve.get('kv_type')}"
+    if curve.get("layers") != curve.get("model_layers"):
+        head += f", {curve.get('layers')} of {curve.get('model_layers')} layers alone"
+    line = lambda of: f"{of['ms']:.3f} ms + {of['us_per_1k']:.2f} µs a 1K tokens" if "ms" in of else "no line"
+    words = [f"{head}: time {line(fit)}; limit {line(limit)}"]
+    if "r2" in fit:
+        cliff = "a cliff" if curve.get("cliff") else "no cliff"
+        words.append(f"r² {fit['r2']:.5f}, worst residual {100 * fit['worst_residual']:.1f} % at {fit['worst_depth']:.0f}, {cliff}")
+    if "longest_context" in memory:
+        share = curve.get("share_of_room")
+        part = "" if share is None else f", {100 * share:.2f} % of what the weights leave"
+        words.append(f"longest context {memory['longest_context']:,}{part}; all other memory {curve['other_bytes'] / 1e6:.0f} MB")
+    return [f"- {text}" for text in words] + [""]
 
 
 def picks(results):

@@ -12,7 +12,8 @@ from run import read_archive
 
 QUOTES = 3 * "'"  # in place of what would end a block of words
 WORDS = 1500  # characters of a failure's words that the page shows; the JSON file has all that was kept
-ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "peer-llama", "peer-torch", "tune", "dynamic"]
+ORDER = ["self-test", "kernels", "models", "depth", "ragged", "prefill", "long"]
+ORDER += ["peer-llama", "peer-torch", "tune", "dynamic"]
 BARS = 80  # of the plot of kernels
 HEADER = (
     "adapter",
@@ -47,6 +48,8 @@ TEST = [
     "time_over_limit",
     "drain_ms_per_token",
     "dispatches_per_step",
+    "read_tokens_per_s",
+    "read_longest_step_ms",
     "error",
 ]
 KERNEL = [
@@ -301,6 +304,9 @@ def section(step):
             out += table([{"space": name, **scores} for name, scores in value.items() if isinstance(scores, dict)])
         if isinstance(value, dict) and value and all(not isinstance(inner, (list, dict)) for inner in value.values()):
             out += [f"{key}: " + ", ".join(f"{name} {show(inner)}" for name, inner in value.items()), ""]
+        if key == "curves" and isinstance(value, list):
+            out += [line for curve in value if isinstance(curve, dict) for line in figures.curve_words(curve)]
+            continue
         if key != "ops" and isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
             out += table(value) if key != "failures" else failures(value)
     return out

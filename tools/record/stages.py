@@ -35,6 +35,13 @@ FULL = {
     },
     "ragged_gen": "64",
     "prefill": ["70000", "57344"],
+    # The headline contexts: f16 throughout as far as the card goes, and 280K in int8 weights and int4 keys and values. A
+    # depth beyond the card has a row that says so; `1024..` ends at what fits.
+    "long": {
+        "f16": "--model synthetic:llama-2-13b --kv-type f16 --depth 1024.. --gen 100 --repetitions 2",
+        "int4": "--model synthetic:llama-2-13b:int8_g128 --kv-type int4 --depth 1024..280000 --gen 100 --repetitions 2",
+        "read": "--model synthetic:llama-2-13b:int8_g128 --kv-type int4 --depth 32768 --gen 32 --repetitions 1 --real-prefill",
+    },
     "peer_depths": "1024,4096,16384,32768,65536",
     "longest": "81920",
     "peer_chunk": "2048",
@@ -55,6 +62,11 @@ SMALL = {
     "ragged": {"tiny": "64,128,256x2,1024"},
     "ragged_gen": "8",
     "prefill": ["2048", "512"],
+    "long": {
+        "f16": "--model synthetic:tiny --kv-type f16 --depth 256..4096 --gen 8 --repetitions 2",
+        "int4": "--model synthetic:tiny:int8_g128 --kv-type int4 --depth 256..4096 --gen 8 --repetitions 2",
+        "read": "--model synthetic:tiny:int8_g128 --kv-type int4 --depth 1024 --gen 4 --repetitions 1 --real-prefill",
+    },
     "peer_depths": "128,512,1024",
     "longest": "1048576",
     "peer_chunk": "512",
@@ -97,6 +109,11 @@ def stages(root, raglan, sizes, args):
         bench(f"ragged-{slug(model)}", f"--model synthetic:{model} {options} {lengths}", 200)
         for model, lengths in of["ragged"].items()
     ]
+    seconds = {"f16": 120, "int4": 160, "read": 90}
+    long = [
+        Step("kv-kernels", ["{raglan}", "self-test", "--filter", "twin/attention", "--json"], 80),
+        *(bench(name, f"depth {options} --max-sequences 1", seconds[name]) for name, options in of["long"].items()),
+    ]
     read = f"--model synthetic:{deep} --gen 0 --repetitions 1 --prompt"
     prefill = [
         bench(name, f"{read} {tokens}", seconds)
@@ -109,6 +126,7 @@ def stages(root, raglan, sizes, args):
         Stage("depth", depth),
         Stage("ragged", ragged),
         Stage("prefill", prefill),
+        Stage("long", long),
         Stage("peer-llama", llama(root, raglan, of, args, weights), weights),
         Stage("peer-torch", torch(root, of, args)),
         Stage("tune", tune()),

@@ -324,3 +324,39 @@ fn a_stage_that_is_not_there_is_named_with_those_that_are() {
     assert_eq!(done.status.code(), Some(2));
     assert!(said(&done).contains("no stage kernel: self-test, kernels"), "{}", said(&done));
 }
+
+#[test]
+fn the_longest_contexts_are_held_against_what_is_wanted_of_them() {
+    let rig = Rig::new();
+    let stand_in = STAND_IN.replace("\"name\":\"Stand-in GPU\",\"device_type\":\"cpu\"", "\"name\":\"Stand-in GPU\",\"device_type\":\"discrete\"").replace(
+        "    *) echo",
+        r#"    "bench depth"*)
+        case "$*" in *int4*) depth=279900; deepest=9.5 ;; *) depth=72000; deepest=8.8 ;; esac
+        reading='"error":null'
+        case "$*" in *--real-prefill*) depth=32768; reading='"read_tokens_per_s":3000.0,"read_longest_step_ms":180.0' ;; esac
+        echo '{"rows":[{"test":"tg100 @ d1024","depth":1024,"tokens":100,"ms_per_token":2.0,"time_over_limit":1.3},'
+        echo '{"test":"deep","depth":'$depth',"tokens":100,"ms_per_token":'$deepest',"time_over_limit":1.125,'$reading'}],'
+        echo '"curves":[{"model":"synthetic:llama-2-13b:f16","kv_type":"f16","layers":40,"model_layers":40,"cliff":false,'
+        echo '"fit":{"ms":2.5,"us_per_1k":88.0,"r2":0.9999,"worst_residual":0.012,"worst_depth":2048.0},'
+        echo '"limit_fit":{"ms":2.0,"us_per_1k":80.0},"share_of_room":0.9871,"other_bytes":185692096,'
+        echo '"memory":{"longest_context":72320}}]}' ;;
+    *) echo"#,
+    );
+    rig.install(&stand_in);
+    let done = rig.run(&["long"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let asked = rig.calls();
+    assert!(asked.iter().any(|call| call.starts_with("self-test --filter twin/attention")), "{asked:?}");
+    let (_, page) = rig.report();
+    for words in [
+        "280,000 tokens: time over the limit | ≤ 1.20 | 1.125 at 280,000, 9.50 ms",
+        "70,000 tokens: time over the limit | ≤ 1.15 | 1.125 at 72,100, 8.80 ms",
+        "÷ bytes a token | ≥ 0.98 | 0.9871",
+        "all other memory at batch 1, MB | ≤ 300 | 186",
+        "longest step | ≤ 2000 ms | 32,768 tokens at 3000 a second, 180 ms",
+        "- llama-2-13b, KV f16: time 2.500 ms + 88.00 µs a 1K tokens; limit 2.000 ms + 80.00 µs a 1K tokens",
+        "longest context 72,320, 98.71 % of what the weights leave; all other memory 186 MB",
+    ] {
+        assert!(page.contains(words), "{words:?} in {page}");
+    }
+}

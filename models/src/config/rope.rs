@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::{Config, Spelling};
 use crate::{Error, Rope, RopeScaling};
 
-const SUPPORTED: &str = "default, linear, llama3, yarn";
+const SUPPORTED: &str = "default, linear, dynamic, llama3, yarn";
 /// Every key here changes the maths, so any other is refused by name.
 const KEYS: [&str; 15] = [
     "type",
@@ -55,6 +55,7 @@ impl Config {
         let (scaling, reached) = match kind {
             "default" => (RopeScaling::Default, trained),
             "linear" => (RopeScaling::Linear { factor: scaling.needed_positive("factor")? }, trained),
+            "dynamic" => scaling.dynamic(trained)?,
             "llama3" => (scaling.llama3(trained)?, trained),
             "yarn" => scaling.yarn(trained)?,
             other => return Err(scaling.unsupported("rope_type", other, SUPPORTED)),
@@ -134,12 +135,23 @@ impl Config {
         Ok(self.positive("original_max_position_embeddings")?.unwrap_or(trained as f64))
     }
 
+    /// Dynamic NTK, and the positions that it reaches: `factor` times those of the training. transformers takes
+    /// `max_position_embeddings` for the latter, whatever else is said.
+    fn dynamic(&self, trained: usize) -> Result<(RopeScaling, usize), Error> {
+        let factor = self.needed_positive("factor")?;
+        if factor < 1.0 {
+            return Err(self.malformed("factor", factor, "a number of at least 1"));
+        }
+        let original = trained as f64;
+        let scaling = RopeScaling::Dynamic { factor, original_max_position_embeddings: original, context: original };
+        Ok((scaling, stretched(original, factor)))
+    }
+
     /// YaRN, and the positions that it reaches: `config.json` says either those before or those after the stretch.
     fn yarn(&self, trained: usize) -> Result<(RopeScaling, usize), Error> {
         let original = self.original(trained)?;
         let factor = self.positive("factor")?.unwrap_or(trained as f64 / original);
-        // Equation 22, as transformers generalises it.
-        let mscale = |scale: f64| if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 };
+        let mscale = |scale: f64| yarn_attention_factor(factor, scale);
         let attention_factor = match (self.number("mscale")?, self.number("mscale_all_dim")?) {
             _ if self.get("attention_factor").is_some() => self.needed_positive("attention_factor")?,
             (Some(above), Some(below)) if above != 0.0 && below != 0.0 => mscale(above) / mscale(below),
@@ -156,7 +168,7 @@ impl Config {
             attention_factor,
             truncate: self.stated_flag("truncate")?.unwrap_or(true),
         };
-        Ok((scaling, trained.max((original * factor).min(f64::from(u32::MAX)) as usize)))
+        Ok((scaling, trained.max(stretched(original, factor))))
     }
 
     /// A number of rotations; 0 is as good as absent.
@@ -175,4 +187,14 @@ impl Config {
             })
             .transpose()
     }
+}
+
+/// Positions that a stretch of `original` reaches.
+pub(crate) fn stretched(original: f64, factor: f64) -> usize {
+    (original * factor).min(f64::from(u32::MAX)) as usize
+}
+
+/// What YaRN multiplies cosine and sine by: equation 22 of arXiv:2309.00071, as transformers generalises it.
+pub(crate) fn yarn_attention_factor(factor: f64, scale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * scale * factor.ln() + 1.0 }
 }

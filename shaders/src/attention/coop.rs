@@ -7,7 +7,7 @@ use crate::{DispatchCost, GpuStruct, PartKind};
 /// How far the maximum that weights are relative to may lag behind, in units of log2.
 pub const LAG: f64 = 8.0;
 
-/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / [`packed_rows`] × kv heads. Queries, keys and
+/// Shape: `[items, packed rows, head_stride, word_values]`, the last by [`crate::KvType::word_values`]. Workgroups: items × packed rows / [`packed_rows`] × kv heads. Queries, keys and
 /// values must be f16, and LANES is SUBGROUPS times the lanes of a subgroup.
 ///
 /// With a side of 16, KEYS keys take 4 · KEYS operations for each row and column of a head, and KEYS / 4 bytes of fragments
@@ -24,6 +24,7 @@ pub static KERNEL: Kernel = Kernel {
         Access::ReadWrite,
         Access::ReadWrite,
         Access::ReadWrite,
+        Access::Read,
     ],
     immediates: AttentionParams::LAYOUT,
     structs: &[AttentionItem::LAYOUT],
@@ -33,7 +34,7 @@ pub static KERNEL: Kernel = Kernel {
         Tunable { name: "KEYS", values: &[64, 32, 16] },
         Tunable { name: "HEAD_STRIDE", values: &HEAD_STRIDES },
     ],
-    dims: &["items", "packed_rows", "head_stride"],
+    dims: &["items", "packed_rows", "head_stride", "word_values"],
     legal: |limits, shape, schedule| {
         let [lanes, subgroups, keys, head_stride] = schedule.values[..] else { return false };
         let (side, subgroup_lanes) = (limits.coop_side, limits.max_subgroup_lanes);

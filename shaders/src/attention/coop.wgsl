@@ -4,6 +4,7 @@
 // their values through the same place. Scores go to workgroup memory, where lanes turn them into weights, as many to a row as
 // a subgroup has. Softmax is online, in base 2. A row's weights are relative to a maximum that may lag behind the true one by
 // a factor of 2^LAG, so that sums, which fragments cannot scale by row, seldom go through workgroup memory.
+// What is quantised is decoded, and rounded to f16, when it is staged.
 // Linked with one of act_*.wgsl, one of kv_*.wgsl and one of coop_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1.
 
@@ -38,12 +39,13 @@ struct CoopBuiltins {
 var<immediate> params: AttentionParams;
 
 @group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv4>;                          // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv4>;                          // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;                 // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;               // [num_kv_heads, slots, HEAD_STRIDE]
 @group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
 @group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
 @group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
 @group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
+@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
 
 const LANES: u32 = 128u;
 const SUBGROUPS: u32 = 4u;
@@ -69,6 +71,21 @@ var<workgroup> staged: array<coop_word, max(KEYS, ROWS) * WORD_PITCH>; // querie
 var<workgroup> scores: array<f32, ROWS * SCORE_PITCH>;                 // [ROWS, KEYS]; sums of values on their way
 var<workgroup> weights: array<f16, ROWS * WEIGHT_PITCH>;               // [ROWS, KEYS]
 var<workgroup> grown: u32;                                             // whether some row's maximum has grown
+
+fn scale_of(slot: u32) -> kv_scale {
+    if KV_SCALE_WORDS == 0u {
+        return kv_scale();
+    }
+    return scales[slot];
+}
+
+// A scale is rounded up, so that what it decodes may pass the largest f16 by half a step.
+fn halves(value: kv4) -> vec4<f16> {
+    if KV_SCALE_WORDS == 0u {
+        return vec4<f16>(value);
+    }
+    return vec4<f16>(clamp(value, kv4(-65504.0), kv4(65504.0)));
+}
 
 fn stage(row: u32, quad: u32, value: vec4<f16>) {
     for (var i = 0u; i < 4u / COOP_WORD; i++) {
@@ -127,7 +144,9 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
         // Slots past the end may hold anything, and no weight makes a NaN zero.
         for (var i = in.lane; i < KEYS * QUADS; i += LANES) {
             let at = key + i / QUADS;
-            let value = vec4<f16>(k[(plane + min(at, item.count - 1u)) * QUADS + i % QUADS]);
+            let slot = plane + min(at, item.count - 1u);
+            let quad = slot * QUADS + i % QUADS;
+            let value = halves(kv_key_quad(k[quad / KV_KEY_QUADS], quad, scale_of(slot)));
             stage(i / QUADS, i % QUADS, select(vec4<f16>(), value, at < item.count));
         }
         if in.lane == 0u {
@@ -146,7 +165,9 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
 
         for (var i = in.lane; i < KEYS * QUADS; i += LANES) {
             let at = key + i / QUADS;
-            let value = vec4<f16>(v[(plane + min(at, item.count - 1u)) * QUADS + i % QUADS]);
+            let slot = plane + min(at, item.count - 1u);
+            let quad = slot * QUADS + i % QUADS;
+            let value = halves(kv_value_quad(v[quad / KV_VALUE_QUADS], quad, scale_of(slot)));
             stage(i / QUADS, i % QUADS, select(vec4<f16>(), value, at < item.count));
         }
         var lane_scores: array<f32, LANE_KEYS>;

@@ -4,7 +4,7 @@ use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
 use crate::{DispatchCost, GpuStruct, PartKind};
 
-/// Shape: `[items, packed rows, head_stride]`. Workgroups: items × packed rows / [`packed_rows`] × kv heads.
+/// Shape: `[items, packed rows, head_stride, word_values]`, the last by [`crate::KvType::word_values`]. Workgroups: items × packed rows / [`packed_rows`] × kv heads.
 ///
 /// Schedules of one TEAM and one KEYS are a numerics class: they add the same terms in the same order.
 ///
@@ -22,6 +22,7 @@ pub static KERNEL: Kernel = Kernel {
         Access::ReadWrite,
         Access::ReadWrite,
         Access::ReadWrite,
+        Access::Read,
     ],
     immediates: AttentionParams::LAYOUT,
     structs: &[AttentionItem::LAYOUT],
@@ -33,7 +34,7 @@ pub static KERNEL: Kernel = Kernel {
         Tunable { name: "STAGE", values: &[0, 16, 32] },
         Tunable { name: "HEAD_STRIDE", values: &HEAD_STRIDES },
     ],
-    dims: &["items", "packed_rows", "head_stride"],
+    dims: &["items", "packed_rows", "head_stride", "word_values"],
     legal: |limits, shape, schedule| {
         let [lanes, team, rows, _, stage, head_stride] = schedule.values[..] else { return false };
         // One lane a row is for adapters without a use for workgroup memory.

@@ -1,8 +1,8 @@
 // Causal attention, tile form: many query rows against a run of keys.
 // A workgroup takes one item, one kv head and PACKED of the packed rows (row * group + head in group). TEAM lanes share ROWS of
 // them, each with its share of the columns of the queries and of the sums of values in registers. All teams take the same
-// keys, KEYS at a time, where they lie or STAGE of them at once through workgroup memory; keys that no row of the workgroup
-// sees are skipped. Softmax is online, in base 2.
+// keys, KEYS at a time, where they lie or STAGE of them at once, decoded, through workgroup memory; keys that no row of the
+// workgroup sees are skipped. Softmax is online, in base 2.
 // Linked with one of act_*.wgsl, one of kv_*.wgsl and one of team_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1.
 
@@ -31,12 +31,13 @@ struct AttentionParams {
 var<immediate> params: AttentionParams;
 
 @group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv4>;                          // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv4>;                          // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;                 // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;               // [num_kv_heads, slots, HEAD_STRIDE]
 @group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
 @group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
 @group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
 @group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
+@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
 
 const LANES: u32 = 32u;
 const TEAM: u32 = 1u;
@@ -99,22 +100,28 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
         if STAGE > 0u {
             workgroupBarrier(); // until the keys before are read
             for (var i = lane; i < STAGE * QUADS; i += LANES) {
-                let at = (plane + min(step + i / QUADS, item.count - 1u)) * QUADS + i % QUADS;
-                staged_k[i] = k[at];
-                staged_v[i] = v[at];
+                let slot = plane + min(step + i / QUADS, item.count - 1u);
+                let at = slot * QUADS + i % QUADS;
+                let scale = scale_of(slot);
+                staged_k[i] = kv_key_quad(k[at / KV_KEY_QUADS], at, scale);
+                staged_v[i] = kv_value_quad(v[at / KV_VALUE_QUADS], at, scale);
             }
             workgroupBarrier();
         }
         for (var key = step; key < min(step + STEP, end_key); key += KEYS) {
             // Where each key's quads begin; a key past the end repeats the last one, masked.
             var base: array<u32, KEYS>;
+            var key_scales: array<kv_scale, KEYS>;
             for (var c = 0u; c < KEYS; c++) {
+                if STAGE == 0u {
+                    key_scales[c] = scale_of(plane + min(key + c, item.count - 1u));
+                }
                 base[c] = select((plane + min(key + c, item.count - 1u)) * QUADS, (key + c - step) * QUADS, STAGE > 0u) + mate;
             }
             var score: array<f32, TEAM_VALUES>; // [ROWS, KEYS]
             for (var i = 0u; i < LANE_QUADS; i++) {
                 for (var c = 0u; c < KEYS; c++) {
-                    let quad = key_quad(base[c] + i * TEAM);
+                    let quad = key_quad(base[c] + i * TEAM, key_scales[c]);
                     for (var r = 0u; r < ROWS; r++) {
                         score[r * KEYS + c] = dot_add(query[r * LANE_QUADS + i], quad, score[r * KEYS + c]);
                     }
@@ -147,7 +154,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             }
             for (var i = 0u; i < LANE_QUADS; i++) {
                 for (var c = 0u; c < KEYS; c++) {
-                    let quad = value_quad(base[c] + i * TEAM);
+                    let quad = value_quad(base[c] + i * TEAM, key_scales[c]);
                     for (var r = 0u; r < ROWS; r++) {
                         sums[r * LANE_QUADS + i] += score[r * KEYS + c] * quad;
                     }
@@ -182,18 +189,25 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
     }
 }
 
-fn key_quad(at: u32) -> vec4<f32> {
+fn scale_of(slot: u32) -> kv_scale {
+    if KV_SCALE_WORDS == 0u {
+        return kv_scale();
+    }
+    return scales[slot];
+}
+
+fn key_quad(at: u32, scale: kv_scale) -> vec4<f32> {
     if STAGE > 0u {
         return kv_load(staged_k[at]);
     }
-    return kv_load(k[at]);
+    return kv_load(kv_key_quad(k[at / KV_KEY_QUADS], at, scale));
 }
 
-fn value_quad(at: u32) -> vec4<f32> {
+fn value_quad(at: u32, scale: kv_scale) -> vec4<f32> {
     if STAGE > 0u {
         return kv_load(staged_v[at]);
     }
-    return kv_load(v[at]);
+    return kv_load(kv_value_quad(v[at / KV_VALUE_QUADS], at, scale));
 }
 
 // Four multiplications that each take the sum along.

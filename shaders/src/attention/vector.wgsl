@@ -1,8 +1,10 @@
 // Causal attention, vector form: few query rows against a run of keys, which is read once for ROWS of the packed rows
 // (row * group + head in group).
 // A workgroup takes one kv head, ROWS packed rows and one item. Its lanes form teams that walk the keys side by side, KEYS at
-// a time: a team reads a row of K and of V together, 16 bytes a lane, and every lane has its columns of the queries and of the
+// a time: a team reads a row of K and of V together, a word a lane, and every lane has its columns of the queries and of the
 // sums of values in registers. Softmax is online, in base 2, on each team's own; the teams are joined at the end.
+// Quantised keys meet queries in two signed bytes a column; the scale of a value goes into its weight, and minima are summed
+// once for all columns.
 // Linked with one of act_*.wgsl, one of kv_*.wgsl and one of team_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1; split runs: Dao et al. 2023, "Flash-Decoding".
 
@@ -31,12 +33,13 @@ struct AttentionParams {
 var<immediate> params: AttentionParams;
 
 @group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv_word>;                      // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv_word>;                      // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(1) var<storage, read> k: array<kv_key_word>;                  // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_word>;                // [num_kv_heads, slots, HEAD_STRIDE]
 @group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
 @group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
 @group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
 @group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
+@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
 
 const LANES: u32 = 128u;
 const TEAM: u32 = 8u;
@@ -53,13 +56,12 @@ const LANE_QUADS: u32 = LANE_WORDS * KV_QUADS;
 const DIRECT: u32 = 0xffffffffu;
 const MASKED: f32 = -3.0e38;
 const LOWEST: f32 = -1.0e38; // of maxima: above MASKED, so that a masked key's weight is zero whatever else a team saw
+const IS_SCALED: bool = KV_SCALE_WORDS > 0u;
+const QUERY_STEPS: f32 = 32512.0; // 127 * 256: of a lane's largest column to zero
+const LEAST: f32 = 1e-30;         // less is nothing beside any other term, and QUERY_STEPS over it may be infinite
 
 var<workgroup> team_weight: array<vec2<f32>, TEAMS * ROWS>; // maximum, sum of weights
 var<workgroup> team_result: array<vec4<f32>, TEAMS * QUADS>;
-
-fn add_dot(sum: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
-    return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, sum))));
-}
 
 @compute @workgroup_size(LANES)
 fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuiltins) {
@@ -75,7 +77,10 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
     let team = lane / TEAM;
     let mate = lane % TEAM;
 
-    var query: array<vec4<f32>, ROWS * LANE_QUADS>;
+    var query: array<kv_query, ROWS * LANE_QUADS>;
+    var query_unit: array<f32, ROWS>;  // of quantised keys' queries: what 1 stands for
+    var query_total: array<f32, ROWS>; // and the sum of this lane's columns
+    var minima: array<f32, ROWS>;      // of quantised values: the sum of weights times minima
     var sums: array<vec4<f32>, ROWS * LANE_QUADS>;
     var largest: array<f32, ROWS>;
     var total: array<f32, ROWS>;
@@ -84,10 +89,28 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
         let packed = min(first + r, last);
         let head = kv_head * params.group + packed % params.group;
         let base = ((item.first_row + packed / params.group) * params.num_heads + head) * QUADS;
+        var columns: array<vec4<f32>, LANE_QUADS>;
         for (var i = 0u; i < LANE_QUADS; i++) {
             let word = mate + i / KV_QUADS * TEAM;
             let quad = act_load(q[base + min(word, WORDS - 1u) * KV_QUADS + i % KV_QUADS]) * params.scale_log2;
-            query[r * LANE_QUADS + i] = select(vec4<f32>(), quad, word < WORDS);
+            columns[i] = select(vec4<f32>(), quad, word < WORDS);
+        }
+        var inverse = 1.0;
+        if IS_SCALED {
+            var most = vec4<f32>();
+            var total = vec4<f32>();
+            for (var i = 0u; i < LANE_QUADS; i++) {
+                most = max(most, abs(columns[i]));
+                total += columns[i];
+            }
+            let size = max(max(max(most.x, most.y), max(most.z, most.w)), LEAST);
+            inverse = QUERY_STEPS / size;
+            query_unit[r] = size / QUERY_STEPS;
+            query_total[r] = total.x + total.y + (total.z + total.w);
+            minima[r] = 0.0;
+        }
+        for (var i = 0u; i < LANE_QUADS; i++) {
+            query[r * LANE_QUADS + i] = kv_query_of(columns[i], inverse);
             sums[r * LANE_QUADS + i] = vec4<f32>();
         }
         largest[r] = LOWEST;
@@ -103,8 +126,10 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
         all_from = max(max(last_end, params.window) - params.window, item.first_position) - item.first_position;
     }
     let plane = kv_head * params.slots;
-    var k_words: array<kv_word, KEYS * LANE_WORDS>;
-    var v_words: array<kv_word, KEYS * LANE_WORDS>;
+    var k_words: array<kv_key_word, KEYS * LANE_WORDS>;
+    var v_words: array<kv_value_word, KEYS * LANE_WORDS>;
+    var key_scales: array<kv_scale, KEYS>;
+    var products: array<kv_product, TEAM_VALUES>; // [ROWS, KEYS]
     var scores: array<f32, TEAM_VALUES>; // [ROWS, KEYS], then their weights
     for (var step = 0u; step < item.count; step += TEAMS * KEYS) {
         for (var key = 0u; key < KEYS; key++) {
@@ -116,18 +141,24 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
                 k_words[key * LANE_WORDS + i] = k[at];
                 v_words[key * LANE_WORDS + i] = v[at];
             }
+            if IS_SCALED {
+                key_scales[key] = scales[plane + item.first_slot + near];
+            }
         }
         for (var i = 0u; i < TEAM_VALUES; i++) {
-            scores[i] = 0.0;
+            products[i] = kv_product();
         }
         for (var i = 0u; i < KEYS * LANE_WORDS; i++) {
-            let quads = kv_decode(k_words[i]);
+            let quads = kv_keys(k_words[i]);
             for (var r = 0u; r < ROWS; r++) {
                 let score = r * KEYS + i / LANE_WORDS;
                 for (var j = 0u; j < KV_QUADS; j++) {
-                    scores[score] = add_dot(scores[score], quads[j], query[r * LANE_QUADS + i % LANE_WORDS * KV_QUADS + j]);
+                    products[score] = kv_dot(products[score], quads[j], query[r * LANE_QUADS + i % LANE_WORDS * KV_QUADS + j]);
                 }
             }
+        }
+        for (var i = 0u; i < TEAM_VALUES; i++) {
+            scores[i] = kv_score(products[i], query_unit[i / KEYS], query_total[i / KEYS], key_scales[i % KEYS]);
         }
         team_sum(builtins, &scores);
         if step < all_from || step + TEAMS * KEYS > all_end {
@@ -149,6 +180,7 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
                 let rescale = exp2(largest[r] - next);
                 largest[r] = next;
                 total[r] *= rescale;
+                minima[r] *= rescale;
                 for (var i = 0u; i < LANE_QUADS; i++) {
                     sums[r * LANE_QUADS + i] *= rescale;
                 }
@@ -156,10 +188,15 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
             for (var key = 0u; key < KEYS; key++) {
                 scores[r * KEYS + key] = exp2(scores[r * KEYS + key] - next);
                 total[r] += scores[r * KEYS + key];
+                if IS_SCALED {
+                    let scale = kv_value_scale(key_scales[key]);
+                    minima[r] = fma(scores[r * KEYS + key], scale.y, minima[r]);
+                    scores[r * KEYS + key] *= scale.x;
+                }
             }
         }
         for (var i = 0u; i < KEYS * LANE_WORDS; i++) {
-            let quads = kv_decode(v_words[i]);
+            let quads = kv_values(v_words[i]);
             for (var r = 0u; r < ROWS; r++) {
                 let weight = vec4<f32>(scores[r * KEYS + i / LANE_WORDS]);
                 for (var j = 0u; j < KV_QUADS; j++) {
@@ -189,7 +226,8 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
         for (var i = 0u; i < LANE_QUADS; i++) {
             let word = mate + i / KV_QUADS * TEAM;
             if word < WORDS {
-                team_result[team * QUADS + word * KV_QUADS + i % KV_QUADS] = sums[r * LANE_QUADS + i] * rescale;
+                let sum = select(sums[r * LANE_QUADS + i], sums[r * LANE_QUADS + i] + minima[r], IS_SCALED);
+                team_result[team * QUADS + word * KV_QUADS + i % KV_QUADS] = sum * rescale;
             }
         }
         workgroupBarrier();

@@ -2,6 +2,7 @@
 
 use super::super::Result;
 use super::super::output::{print, print_json};
+use super::depth::Curve;
 use super::{Output, tables};
 use raglan::bench::models::{Row, TestOps};
 use raglan::bench::plot::{self, Bar, Line};
@@ -18,11 +19,12 @@ pub(super) struct Report {
     pub(super) rows: Vec<Row>,
     pub(super) ops: Vec<TestOps>,
     pub(super) kernels: Vec<kernels::Row>,
+    pub(super) curves: Vec<Curve>,
 }
 
 impl Report {
     pub(super) fn new(adapter: Adapter) -> Report {
-        Report { adapter, rows: Vec::new(), ops: Vec::new(), kernels: Vec::new() }
+        Report { adapter, rows: Vec::new(), ops: Vec::new(), kernels: Vec::new(), curves: Vec::new() }
     }
 
     pub(super) fn print(&self, output: Output) -> Result {
@@ -33,11 +35,15 @@ impl Report {
         }
     }
 
-    /// `adapter`, `driver`, `date`, `version`, `is_software` and `rates`, then `rows` (of models, or of kernels) and `ops`.
+    /// `adapter`, `driver`, `date`, `version`, `is_software` and `rates`, then `rows` (of models, or of kernels), `ops`, and `curves` of
+    /// `bench depth`.
     fn json(&self) -> Value {
         let mut all = value(&self.adapter);
         all["rows"] = Value::Array(self.row_values());
         all["ops"] = value(&self.ops);
+        if !self.curves.is_empty() {
+            all["curves"] = value(&self.curves);
+        }
         all
     }
 

@@ -18,6 +18,9 @@ pub(super) fn markdown(report: &Report) -> String {
     if !report.rows.is_empty() {
         text += &models(&report.rows);
     }
+    for curve in &report.curves {
+        text += &curve.words();
+    }
     for test in &report.ops {
         let _ = writeln!(text, "\n{} {}, by op:\n", test.model, test.test);
         text += &ops(test.ops.iter());

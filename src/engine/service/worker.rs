@@ -8,7 +8,7 @@ use crate::request::{Event, FinishReason, Request, RequestId};
 use raglan_models::Checkpoint;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(super) struct Submitted {
     pub(super) id: RequestId,
     pub(super) request: Request,
     pub(super) events: Sender<Event>,
+    /// Tokens of the prompt that are computed, for who waits.
+    pub(super) computed: Arc<AtomicUsize>,
 }
 
 /// A request that the stepper has.
@@ -40,7 +42,10 @@ struct Live {
     id: RequestId,
     events: Sender<Event>,
     prompt_tokens: usize,
+    computed: Arc<AtomicUsize>,
     has_begun: bool,
+    /// Whether the prompt is still being read.
+    is_reading: bool,
 }
 
 /// What becomes of requests now.
@@ -175,11 +180,12 @@ impl Worker {
         let now = Instant::now();
         match &mut self.state {
             State::Ready(stepper) => {
-                let Submitted { id, request, events } = submitted;
+                let Submitted { id, request, events, computed } = submitted;
                 let prompt_tokens = request.prompt.len();
                 match stepper.submit(request) {
                     Ok(name) => {
-                        self.live.insert(name, Live { id, events, prompt_tokens, has_begun: false });
+                        let live = Live { id, events, prompt_tokens, computed, has_begun: false, is_reading: true };
+                        self.live.insert(name, live);
                         self.names.insert(id, name);
                     }
                     Err(error) => self.refuse(id, &events, error.to_string()),
@@ -218,6 +224,14 @@ impl Worker {
     /// Gives events out under their clients' names.
     fn give(&mut self, events: Vec<Event>) {
         self.stats.steps += 1;
+        if let State::Ready(stepper) = &self.state {
+            for (name, live) in self.live.iter().filter(|(_, live)| live.is_reading) {
+                // What has ended keeps its last word.
+                if let Some(computed) = stepper.computed(*name) {
+                    live.computed.store(computed.min(live.prompt_tokens), Ordering::Relaxed);
+                }
+            }
+        }
         let mut given = Vec::with_capacity(events.len());
         for mut event in events {
             let name = event.request();
@@ -232,6 +246,7 @@ impl Worker {
                     *request = id;
                 }
                 Event::Token { request, .. } => {
+                    live.is_reading = false;
                     self.stats.generated_tokens += 1;
                     *request = id;
                 }
@@ -300,6 +315,7 @@ impl Worker {
             Ok(stepper) => {
                 log::info!("the engine has started anew");
                 self.shared.longest.store(stepper.longest(), Ordering::Relaxed);
+                *self.shared.memory.lock() = stepper.memory().clone();
                 self.state = State::Ready(Box::new(stepper));
                 self.stats.restarts += 1;
                 self.publish();

@@ -2,7 +2,7 @@ use super::*;
 use crate::batch::{Batch, StepLimits};
 use crate::cost::{AdapterClass, Load, ModelCost, StepCost};
 use crate::plan::tests::check;
-use crate::plan::{AttentionShape, Picked};
+use crate::plan::{AttentionShape, KvGroup, Picked};
 use crate::schedules::made_up::{ADAPTER, Time, chance, weights};
 use crate::schedules::{AdapterKey, Found, Terms, attention, linear};
 use crate::segments::Segment;
@@ -14,7 +14,13 @@ use rand::{RngExt, SeedableRng};
 const STEP: StepLimits = StepLimits { max_batch_tokens: 300, max_sequences: 64, max_adjustments: 0 };
 
 fn shape(numerics: Numerics) -> AttentionShape {
-    AttentionShape { num_heads: 6, num_kv_heads: 2, head_stride: 64, element_bytes: 2, windows: vec![None], numerics }
+    AttentionShape {
+        num_heads: 6,
+        num_kv_heads: 2,
+        head_dim: 64,
+        groups: vec![KvGroup { window: None, kv: KvType::F16 }],
+        numerics,
+    }
 }
 
 fn planner(limits: &AdapterLimits, class: AdapterClass, numerics: Numerics) -> Planner {
@@ -34,7 +40,7 @@ fn lavapipe() -> AdapterLimits {
 
 /// A few candidates of everything, by chance.
 fn made_up(planner: &Planner, seed: u64, time: Time<'_>) -> Weights {
-    let (terms, heads) = (planner.terms(), planner.heads());
+    let (terms, heads) = (planner.terms(), planner.heads(0));
     let ranked = |texts: Vec<String>, count: usize| -> Vec<usize> {
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by(|a, b| chance(seed, &texts[*a]).total_cmp(&chance(seed, &texts[*b])));
@@ -102,7 +108,7 @@ fn random_limits(rng: &mut StdRng) -> AdapterLimits {
 /// What is picked for a batch must be legal by the kernel's own word, whatever a dispatch has of items.
 fn assert_attention_is_legal(planner: &Planner, terms: &Terms, what: &str) {
     let packed = (planner.max_batch_tokens * planner.shape.group()) as u32;
-    for choice in planner.attention_choices() {
+    for (_, choice) in planner.attention_choices() {
         let is_legal = (choice.kernel.legal)(&terms.limits, &[1, packed, 64], &choice.schedule);
         assert!(is_legal, "{what}: {}", choice.candidate());
     }
@@ -254,7 +260,7 @@ fn a_step_ends_where_products_turn_dear() {
     let all: Vec<(ProductKey, bool, usize)> = products().into_iter().map(|product| (product, false, 2)).collect();
     let keys: Vec<ProductKey> = products();
     planner.tune(Tuner::new(Mode::Exhaustive, false, Found::default()), &keys, Some(&mut told));
-    let predicted = planner.predicted(&all, 2, 64);
+    let predicted = planner.predicted(&all, &[2], 64);
     let model = ModelCost { weight_bytes: 1e6, token_flops: 1e6, slot_bytes: 1e3, pair_flops: 1.0, window: None };
     let cost = StepCost::new(model, AdapterClass::Hardware).with_predicted(predicted);
     assert_eq!(cost.tokens_within(150e3, &Load::default(), 0, 300), 128);

@@ -9,11 +9,11 @@ use crate::self_test::data::{is_f16, load, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::attention::merge::{self, AttentionMerge, AttentionMergeParams};
 use raglan_shaders::attention::{TwinSequence, coop, tile, twin, vector};
-use raglan_shaders::{Kernel, Tolerance, Wanted, accuracy};
+use raglan_shaders::{Kernel, KvType, Tolerance, Wanted, accuracy};
 use run::{Case, Context, check_case};
 
-/// The twin's result, with the error that scores and exponentials bring into the weights of the values, and, where `is_coop`,
-/// the rounding of weights to f16 as the cooperative-matrix form has it.
+/// The twin's result over keys and values that are floats, with the error that scores and exponentials bring into the weights of
+/// the values, and, where `is_coop`, the rounding of weights to f16 as the cooperative-matrix form has it.
 pub(in crate::self_test) fn wanted(
     sequence: &TwinSequence<'_>,
     num_heads: usize,
@@ -22,57 +22,100 @@ pub(in crate::self_test) fn wanted(
     window: usize,
     is_coop: bool,
 ) -> Wanted {
-    let values = twin(sequence, num_heads, num_kv_heads, head_dim, window);
-    let rows = sequence.q.len() / (num_heads * head_dim);
-    let keys = sequence.k.len() / (num_kv_heads * head_dim);
-    let (mut scale, mut inherited) = (vec![0.0; values.len()], vec![0.0; values.len()]);
-    let root = (head_dim as f64).sqrt();
-    for row in 0..rows {
-        let position = keys - rows + row;
-        let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
-        for head in 0..num_heads {
-            let kv_head = head / (num_heads / num_kv_heads);
-            let at = (row * num_heads + head) * head_dim;
-            let q = &sequence.q[at..at + head_dim];
-            let key = |arena: &'static str, key: usize| {
-                let all = if arena == "k" { sequence.k } else { sequence.v };
-                &all[(key * num_kv_heads + kv_head) * head_dim..][..head_dim]
-            };
-            // Scores in units of log2, and their rounding error, which is a relative error of their weights.
-            let scores: Vec<(f64, f64)> = (first..=position)
-                .map(|k| {
-                    let terms = || q.iter().zip(key("k", k)).map(|(a, b)| a * b / root);
-                    let size: f64 = terms().map(f64::abs).sum();
-                    (terms().sum::<f64>() * std::f64::consts::LOG2_E, size * (4.0 + root) * accuracy::STEP)
-                })
-                .collect();
-            let largest = scores.iter().map(|score| score.0).fold(f64::NEG_INFINITY, f64::max);
-            let rescalings = rescalings(&scores);
-            let total: f64 = scores.iter().map(|score| (score.0 - largest).exp2()).sum();
-            let mut weight_error = 0.0;
-            for ((k, &(score, error)), &times) in (first..).zip(&scores).zip(&rescalings) {
-                let weight = (score - largest).exp2() / total;
-                // The exponents of the weight and of its rescalings sum to its way to the largest.
-                let mut error = error + times as f64 * accuracy::exp(0.0) + accuracy::exp(score - largest);
-                if is_coop {
-                    error += accuracy::exp(coop::LAG) - accuracy::exp(0.0);
+    let (k_terms, v_terms) = (sequence.k, sequence.v);
+    AttentionForm { is_coop, k_terms, v_terms, is_rounded: false, query_steps: f64::INFINITY }.wanted(
+        sequence,
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        window,
+    )
+}
+
+/// Whole numbers from zero to a query's largest column where quantised keys meet it: 127 · 256.
+const QUERY_STEPS: f64 = 32512.0;
+
+/// What a form of attention rounds beside its sums.
+struct AttentionForm<'a> {
+    /// Weights to f16.
+    is_coop: bool,
+    /// How large the terms are that keys are the sum of, `[keys, num_kv_heads, head_dim]`.
+    k_terms: &'a [f64],
+    /// Likewise of values.
+    v_terms: &'a [f64],
+    /// Decoded keys and values to f16.
+    is_rounded: bool,
+    /// Queries to so many steps of their largest column.
+    query_steps: f64,
+}
+
+impl AttentionForm<'_> {
+    fn wanted(
+        &self,
+        sequence: &TwinSequence<'_>,
+        num_heads: usize,
+        num_kv_heads: usize,
+        head_dim: usize,
+        window: usize,
+    ) -> Wanted {
+        let is_coop = self.is_coop;
+        let values = twin(sequence, num_heads, num_kv_heads, head_dim, window);
+        let rows = sequence.q.len() / (num_heads * head_dim);
+        let keys = sequence.k.len() / (num_kv_heads * head_dim);
+        let (mut scale, mut inherited) = (vec![0.0; values.len()], vec![0.0; values.len()]);
+        let root = (head_dim as f64).sqrt();
+        for row in 0..rows {
+            let position = keys - rows + row;
+            let first = if window == 0 { 0 } else { (position + 1).saturating_sub(window) };
+            for head in 0..num_heads {
+                let kv_head = head / (num_heads / num_kv_heads);
+                let at = (row * num_heads + head) * head_dim;
+                let q = &sequence.q[at..at + head_dim];
+                let half_step = q.iter().fold(0.0f64, |most, q| most.max(q.abs())) / self.query_steps / 2.0;
+                let row = |all: &'_ [f64], key: usize| -> Vec<f64> {
+                    all[(key * num_kv_heads + kv_head) * head_dim..][..head_dim].to_vec()
+                };
+                let rounding = |value: f64| if self.is_rounded { accuracy::f16(value) } else { 0.0 };
+                // Scores in units of log2, and their rounding error, which is a relative error of their weights.
+                let scores: Vec<(f64, f64)> = (first..=position)
+                    .map(|k| {
+                        let (keys, terms) = (row(sequence.k, k), row(self.k_terms, k));
+                        let score: f64 = q.iter().zip(&keys).map(|(q, k)| q * k / root).sum();
+                        let size: f64 = q.iter().zip(&terms).map(|(q, k)| (q * k).abs() / root).sum();
+                        let of_query: f64 = terms.iter().map(|k| half_step * k.abs() / root).sum();
+                        let of_keys: f64 = q.iter().zip(&keys).map(|(q, &k)| q.abs() * rounding(k) / root).sum();
+                        let error = size * (4.0 + root) * accuracy::STEP + of_query + of_keys;
+                        (score * std::f64::consts::LOG2_E, error)
+                    })
+                    .collect();
+                let largest = scores.iter().map(|score| score.0).fold(f64::NEG_INFINITY, f64::max);
+                let rescalings = rescalings(&scores);
+                let total: f64 = scores.iter().map(|score| (score.0 - largest).exp2()).sum();
+                let mut weight_error = 0.0;
+                for ((k, &(score, error)), &times) in (first..).zip(&scores).zip(&rescalings) {
+                    let weight = (score - largest).exp2() / total;
+                    // The exponents of the weight and of its rescalings sum to its way to the largest.
+                    let mut error = error + times as f64 * accuracy::exp(0.0) + accuracy::exp(score - largest);
+                    if is_coop {
+                        error += accuracy::exp(coop::LAG) - accuracy::exp(0.0);
+                    }
+                    weight_error += weight * error;
+                    if is_coop {
+                        // Half a step of f16; what is less than its least normal number may count as zero.
+                        error += if score - largest < -14.0 { 1.0 } else { 2f64.powi(-11) };
+                    }
+                    for (col, (value, term)) in row(sequence.v, k).iter().zip(row(self.v_terms, k)).enumerate() {
+                        scale[at + col] += weight * term.abs();
+                        inherited[at + col] += weight * (value.abs() * error + rounding(*value));
+                    }
                 }
-                weight_error += weight * error;
-                if is_coop {
-                    // Half a step of f16; what is less than its least normal number may count as zero.
-                    error += if score - largest < -14.0 { 1.0 } else { 2f64.powi(-11) };
+                for col in at..at + head_dim {
+                    inherited[col] += values[col].abs() * weight_error;
                 }
-                for (col, value) in key("v", k).iter().enumerate() {
-                    scale[at + col] += weight * value.abs();
-                    inherited[at + col] += weight * value.abs() * error;
-                }
-            }
-            for col in at..at + head_dim {
-                inherited[col] += values[col].abs() * weight_error;
             }
         }
+        Wanted { values, scale, inherited }
     }
-    Wanted { values, scale, inherited }
 }
 
 /// Of each key, how often its weight is rescaled at most: where a later key passes the largest score so far, in whatever part of
@@ -105,6 +148,41 @@ pub(super) fn check_tile(rig: &Rig<'_>) -> Result<(), Failure> {
     check(rig, &tile::KERNEL)
 }
 
+/// Any form over quantised keys and values: the first shape with all contexts, others with some, and one of 8K keys.
+pub(super) fn check_quantised(rig: &Rig<'_>, kernel: &'static Kernel, kv: KvType) -> Result<(), Failure> {
+    let is_coop = std::ptr::eq(kernel, &coop::KERNEL);
+    if is_coop && rig.limits().coop_side == 0 {
+        return Ok(());
+    }
+    // Each type in one way of its own where kernels take long to compile, else in two.
+    let place = KvType::ALL.iter().position(|other| *other == kv).unwrap_or(0);
+    let is_wanted = if rig.is_software() { rig.is_of_one(place) } else { rig.is_of_two(place) };
+    if !is_wanted && !rig.is_sweeping() && !is_coop || is_coop && rig.is_software() && rig.turn > 0 {
+        return Ok(());
+    }
+    let shapes = [(64, 4, 2), (20, 6, 2), (80, 3, 3), (128, 4, 1), (33, 4, 1), (256, 3, 1)];
+    for (index, (head_dim, num_heads, num_kv_heads)) in shapes.into_iter().enumerate() {
+        if rig.is_software() && (index > 3 || is_coop && index > 1) {
+            continue;
+        }
+        let windows: &[usize] = if index == 0 { &[0, 7] } else { &[[0, 40, 1][index % 3]] };
+        for &window in windows {
+            for contexts in contexts(index == 0) {
+                check_case(rig, kernel, &Case { head_dim, num_heads, num_kv_heads, window, contexts, kv }, index)?;
+            }
+        }
+    }
+    let rows = if std::ptr::eq(kernel, &vector::KERNEL) { 1 } else { 5 };
+    let segments = vec![5000, 3192];
+    let contexts = vec![Context { rows, computed: 8192 - rows, segments, shared: 0 }];
+    check_case(
+        rig,
+        kernel,
+        &Case { head_dim: 20, num_heads: 2, num_kv_heads: 1, window: 0, contexts, kv },
+        shapes.len(),
+    )
+}
+
 pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
     if rig.limits().coop_side == 0 {
         return Ok(());
@@ -120,7 +198,12 @@ pub(super) fn check_coop(rig: &Rig<'_>) -> Result<(), Failure> {
         let windows: &[usize] = if index == 0 { &[0, 1, 7, 40] } else { &[[0, 40, 7][index % 3]] };
         for &window in windows {
             for contexts in contexts(index == 0) {
-                check_case(rig, &coop::KERNEL, &Case { head_dim, num_heads, num_kv_heads, window, contexts }, index)?;
+                check_case(
+                    rig,
+                    &coop::KERNEL,
+                    &Case { head_dim, num_heads, num_kv_heads, window, contexts, kv: rig.kv },
+                    index,
+                )?;
             }
         }
     }
@@ -157,7 +240,12 @@ fn check(rig: &Rig<'_>, kernel: &'static Kernel) -> Result<(), Failure> {
                 continue;
             }
             for contexts in contexts(index == 0) {
-                check_case(rig, kernel, &Case { head_dim, num_heads, num_kv_heads, window, contexts }, index)?;
+                check_case(
+                    rig,
+                    kernel,
+                    &Case { head_dim, num_heads, num_kv_heads, window, contexts, kv: rig.kv },
+                    index,
+                )?;
             }
         }
     }

@@ -9,16 +9,11 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
     if !rig.is_of_four() {
         return Ok(());
     }
-    for (index, (row_words, num_kv_heads)) in [(4, 2), (1, 3), (2, 1), (3, 2), (6, 1), (16, 2)].into_iter().enumerate()
-    {
-        for schedule in rig.schedules(&KERNEL, &[64, 2 * num_kv_heads, row_words]) {
-            let params = MoveRowsParams {
-                num_kv_heads,
-                slots: 0,
-                row_words,
-                group_words: group_words(row_words),
-                first_move: 1,
-            };
+    // 16-byte words of K and of V, 4-byte words of scales, heads.
+    let shapes = [(4, 4, 0, 2), (1, 1, 2, 3), (2, 2, 1, 1), (3, 3, 0, 2), (6, 3, 2, 1), (16, 16, 0, 2)];
+    for (index, (k_words, v_words, scale_words, num_kv_heads)) in shapes.into_iter().enumerate() {
+        for schedule in rig.schedules(&KERNEL, &[64, 3 * num_kv_heads, k_words]) {
+            let params = MoveRowsParams { first_move: 1, scale_words, ..params(num_kv_heads, [k_words, v_words]) };
             let tile = tile_rows(&params, &schedule);
             let mut random = rig.random(index);
             for count in [1, tile - 1, tile, tile + 1, 3 * tile + 7, 1021] {
@@ -31,7 +26,7 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
         }
     }
     // One long slide by a quantum, either way.
-    let params = MoveRowsParams { num_kv_heads: 1, slots: 0, row_words: 2, group_words: 2, first_move: 0 };
+    let params = params(1, [2, 2]);
     for up in [false, true] {
         let mut random = rig.random(100);
         let (low, high) = (5, 21);
@@ -40,6 +35,11 @@ pub(super) fn check(rig: &Rig<'_>) -> Result<(), Failure> {
         check_moves(rig, &KERNEL.default_schedule(), params, &moves, &mut random)?;
     }
     Ok(())
+}
+
+fn params(num_kv_heads: u32, [k_words, v_words]: [u32; 2]) -> MoveRowsParams {
+    let [k_group, v_group] = [k_words, v_words].map(group_words);
+    MoveRowsParams { num_kv_heads, slots: 0, k_words, k_group, v_words, v_group, scale_words: 0, first_move: 0 }
 }
 
 /// A move that no dispatch runs, one of `count` rows by `distance`, and a few of other lengths behind it.
@@ -64,18 +64,21 @@ fn check_moves(
 ) -> Result<(), Failure> {
     let slots = moves.iter().map(|rows| rows.from_slot.max(rows.to_slot) + rows.count).max().unwrap_or(0) + 2;
     let params = MoveRowsParams { slots, ..params };
-    let row = 4 * params.row_words as usize;
-    let mut arena = || -> Vec<u32> {
-        let numbers = 0..params.num_kv_heads as usize * slots as usize * row;
+    let rows = [4 * params.k_words, 4 * params.v_words, params.scale_words].map(|words| words as usize);
+    // Something has to be bound where there are no scales.
+    let mut want = rows.map(|row| -> Vec<u32> {
+        let numbers = 0..(params.num_kv_heads as usize * slots as usize * row).max(4);
         numbers.map(|_| random.index(1 << 32) as u32).collect()
-    };
-    let mut want = [arena(), arena()];
-    let inputs = [bytemuck::cast_slice(moves), bytemuck::cast_slice(&want[0][..]), bytemuck::cast_slice(&want[1][..])];
+    });
+    let [k, v, scales] = [0, 1, 2].map(|i| bytemuck::cast_slice(&want[i][..]));
+    let inputs = [bytemuck::cast_slice(moves), k, v, scales];
     let run = &moves[params.first_move as usize..];
     let variant = KERNEL.variant(&[], schedule.clone());
     let met = rig.run(&variant, &inputs, bytemuck::bytes_of(&params), workgroups(&params, run.len()))?;
-    for ((met, want), name) in met.iter().zip(&mut want).zip(["keys", "values"]) {
-        twin(want, slots as usize, row, run);
+    for (((met, want), row), name) in met.iter().zip(&mut want).zip(rows).zip(["keys", "values", "scales"]) {
+        if row > 0 {
+            twin(want, slots as usize, row, run);
+        }
         rig.same(|| format!("{variant}, {name}, {params:?}, {moves:?}, seed {}", random.seed), &words(met), want)?;
     }
     Ok(())

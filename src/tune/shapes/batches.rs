@@ -55,8 +55,8 @@ impl Ragged {
 
     /// Keys and values that the sequences have, in bytes.
     pub fn kv_bytes(&self) -> usize {
-        let KvHeads { kv_heads, head_stride, element_bytes, .. } = self.heads;
-        2 * self.slots() * kv_heads * head_stride * element_bytes
+        let KvHeads { kv_heads, head_stride, kv, .. } = self.heads;
+        self.slots() * kv_heads * kv.row_bytes(head_stride)
     }
 
     /// Slots that they take.
@@ -93,7 +93,7 @@ pub(super) fn shape(form: Form, index: usize, extent: &Extent) -> Ragged {
     let (kind, group) = (u64::from(form == Form::Vector) + 8, index / GROUP_SHAPES);
     let heads = heads(&mut random(kind + 2, group), group, extent);
     let mut rng = random(kind + 4, index);
-    let key_bytes = (2 * heads.kv_heads * heads.head_stride * heads.element_bytes) as f64;
+    let key_bytes = (heads.kv_heads * heads.kv.row_bytes(heads.head_stride)) as f64;
     let most_keys = (extent.most_kv_bytes / key_bytes).max(64.0);
     let mut sequences = match form {
         Form::Vector => decoding(&mut rng, index, most_keys, extent),
@@ -114,7 +114,7 @@ fn heads(rng: &mut StdRng, group: usize, extent: &Extent) -> KvHeads {
             strides[rng.random_range(0..strides.len())],
         ],
     };
-    KvHeads { kv_heads, group, head_stride, element_bytes: extent.element_bytes }
+    KvHeads { kv_heads, group, head_stride, kv: extent.kv }
 }
 
 /// Sequences that each write a token.

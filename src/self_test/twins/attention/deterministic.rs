@@ -1,11 +1,11 @@
 //! A deterministic run's attention: the same bits, whatever else is in the batch and however the sequence is cut.
 
-use super::run::{Case, attend, out_stride};
+use super::run::{Arenas, Case, attend, out_stride};
 use crate::batch::{Batch, StepLimits};
 use crate::cost::AdapterClass;
-use crate::plan::{AttentionShape, Numerics, Planner};
+use crate::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use crate::segments::Segment;
-use crate::self_test::data::{Random, Stored, is_f16, store};
+use crate::self_test::data::{Random, store};
 use crate::self_test::rig::{Failure, Rig};
 use raglan_shaders::attention::tile;
 use std::ops::Range;
@@ -80,27 +80,27 @@ fn check_window(rig: &Rig<'_>, window: usize, rows: &Rows, random: &mut Random) 
 
 /// The results of each part of a batch: `[rows, HEADS * HEAD_DIM]`.
 fn run(rig: &Rig<'_>, window: usize, rows: &Rows, parts: &[Part]) -> Result<Vec<Vec<f32>>, Failure> {
-    let case = Case { head_dim: HEAD_DIM, num_heads: HEADS, num_kv_heads: 1, window, contexts: Vec::new() };
+    let case = Case { head_dim: HEAD_DIM, num_heads: HEADS, num_kv_heads: 1, window, contexts: Vec::new(), kv: rig.kv };
     let shape = AttentionShape {
         num_heads: HEADS,
         num_kv_heads: 1,
-        head_stride: HEAD_DIM,
-        element_bytes: if is_f16(rig.kv) { 2 } else { 4 },
-        windows: vec![(window > 0).then_some(window)],
+        head_dim: HEAD_DIM,
+        groups: vec![KvGroup { window: (window > 0).then_some(window), kv: rig.kv }],
         numerics: Numerics::Deterministic { longest_context: TOKENS },
     };
     let limits = StepLimits { max_batch_tokens: 1024, max_sequences: 16, max_adjustments: 1 };
     let planner = Planner::new(shape, AdapterClass::Hardware, &rig.limits(), &limits);
 
-    let arena = |values: &[f32]| -> Stored {
-        let mut slots = vec![0.0; SLOTS * HEAD_DIM];
-        for segment in parts.iter().flat_map(|part| &part.segments) {
-            let from = segment.first_position * HEAD_DIM;
-            slots[segment.first_slot * HEAD_DIM..][..segment.count * HEAD_DIM]
-                .copy_from_slice(&values[from..from + segment.count * HEAD_DIM]);
+    let mut arenas = Arenas::new(rig.kv, 1, SLOTS, HEAD_DIM);
+    for segment in parts.iter().flat_map(|part| &part.segments) {
+        for index in 0..segment.count {
+            let row = |values: &[f32]| -> Vec<f64> {
+                let from = (segment.first_position + index) * HEAD_DIM;
+                values[from..from + HEAD_DIM].iter().map(|&value| value.into()).collect()
+            };
+            arenas.set(rig.kv, segment.first_slot + index, HEAD_DIM, &row(&rows.k), &row(&rows.v));
         }
-        store(rig.kv, &slots)
-    };
+    }
     let cols = HEADS * HEAD_DIM;
     let mut batch = Batch::new(1);
     let mut q = Vec::new();
@@ -108,9 +108,9 @@ fn run(rig: &Rig<'_>, window: usize, rows: &Rows, parts: &[Part]) -> Result<Vec<
         batch.push(part.rows.clone().map(|_| 0), part.rows.start, &[&part.segments]);
         q.extend_from_slice(&rows.q[part.rows.start * cols..part.rows.end * cols]);
     }
-    let (q, k, v) = (store(rig.act, &q), arena(&rows.k), arena(&rows.v));
+    let q = store(rig.act, &q);
     let plan = planner.plan(&batch);
-    let met = attend(rig, &tile::KERNEL, &case, &plan, batch.tokens(), (SLOTS, HEAD_DIM), [&q, &k, &v])?;
+    let met = attend(rig, &tile::KERNEL, &case, &plan, SLOTS, &q, &arenas)?;
     let row = |row: usize| met[row * out_stride(&case)..][..cols].iter().copied();
     let rows_of = |sequence: usize| batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize;
     Ok((0..parts.len()).map(|sequence| rows_of(sequence).flat_map(row).collect()).collect())

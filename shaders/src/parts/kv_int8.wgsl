@@ -1,0 +1,85 @@
+// Keys and values in 8 bits: x = scale * q, q of -127 to 127, column c in byte c % 4 of its word.
+// A slot and head has one word of scales, two bf16: the key's in the low bits, the value's in the high ones.
+
+alias kv4 = vec4<f32>;
+
+// What lies in the arenas, and how many columns of a key and of a value one holds.
+alias kv_cell = u32;
+alias kv_scale = u32;
+const KV_SCALE_WORDS: u32 = 1u;
+const KV_KEY_COLS: u32 = 4u;
+const KV_VALUE_COLS: u32 = 4u;
+
+fn kv_key_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
+    return pack4xI8(vec4<i32>(low));
+}
+
+fn kv_value_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
+    return pack4xI8(vec4<i32>(low));
+}
+
+// Four columns at a time, and how many fours a piece of K and of V holds.
+alias kv_key_piece = u32;
+alias kv_value_piece = u32;
+const KV_KEY_QUADS: u32 = 1u;
+const KV_VALUE_QUADS: u32 = 1u;
+
+fn kv_load(value: kv4) -> vec4<f32> {
+    return value;
+}
+
+fn kv_key_quad(piece: kv_key_piece, quad: u32, scale: kv_scale) -> kv4 {
+    return kv_signed(piece ^ 0x80808080u) * bitcast<f32>(scale << 16u);
+}
+
+fn kv_value_quad(piece: kv_value_piece, quad: u32, scale: kv_scale) -> kv4 {
+    return kv_signed(piece ^ 0x80808080u) * bitcast<f32>(scale & 0xffff0000u);
+}
+
+// 16 of a head's columns as they lie, and how many fours of values they hold.
+alias kv_key_word = vec4<u32>;
+alias kv_value_word = vec4<u32>;
+const KV_QUADS: u32 = 4u;
+
+// A four of a query in two words of signed bytes, x = unit * (256 * high + low); a four of a key; and the sums of their
+// products, of the high bytes and of the low ones.
+alias kv_query = vec2<u32>;
+alias kv_key = u32;
+alias kv_product = vec2<i32>;
+
+fn kv_query_of(quad: vec4<f32>, inverse: f32) -> kv_query {
+    let whole = vec4<i32>(round(quad * inverse));
+    let high = (whole + 128) >> vec4<u32>(8u);
+    return vec2<u32>(pack4xI8(high), pack4xI8(whole - high * 256));
+}
+
+fn kv_keys(word: kv_key_word) -> array<kv_key, KV_QUADS> {
+    return array<kv_key, KV_QUADS>(word.x, word.y, word.z, word.w);
+}
+
+fn kv_dot(sum: kv_product, key: kv_key, query: kv_query) -> kv_product {
+    return sum + vec2<i32>(dot4I8Packed(query.x, key), dot4I8Packed(query.y, key));
+}
+
+// Exact in 32 bits up to 256 columns.
+fn kv_score(product: kv_product, unit: f32, total: f32, scale: kv_scale) -> f32 {
+    return f32(256 * product.x + product.y) * (unit * bitcast<f32>(scale << 16u));
+}
+
+// Without their scale and minimum.
+fn kv_values(word: kv_value_word) -> array<vec4<f32>, KV_QUADS> {
+    let bytes = word ^ vec4<u32>(0x80808080u);
+    return array<vec4<f32>, KV_QUADS>(kv_signed(bytes.x), kv_signed(bytes.y), kv_signed(bytes.z), kv_signed(bytes.w));
+}
+
+fn kv_value_scale(scale: kv_scale) -> vec2<f32> {
+    return vec2<f32>(bitcast<f32>(scale & 0xffff0000u), 0.0);
+}
+
+// The bytes of a word as numbers: the f32 of bits 0x4b000000 + n is 2^23 + n, that of 0x47000000 + 256 n is 2^15 + n.
+fn kv_signed(word: u32) -> vec4<f32> {
+    let high = word >> 16u;
+    let bytes = vec4<u32>(word, word, high, high) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
+    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u, 0x47000000u, 0x4b000000u, 0x47000000u));
+    return large - vec4<f32>(8388736.0, 32896.0, 8388736.0, 32896.0);
+}
