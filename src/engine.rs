@@ -34,7 +34,7 @@ use crate::sampler::{Candidates, Outputs, Sampler, choose};
 use crate::scheduler::{Scheduled, Scheduler, SchedulerOptions, SchedulerStats};
 use crate::segments::{Policy, SlotGroups};
 use crate::sequence::Sequence;
-use crate::weights::{Rewrite, Weights};
+use crate::weights::{Rewrite, Weights, lossy_twice};
 use raglan_models::{Checkpoint, ModelSpec};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::Instant;
@@ -109,6 +109,12 @@ impl Stepper {
         let mut kernels = Kernels::new(gpu, types, planner.with_int8_activations(options.int8_activations))?;
         let turned = |layer| kv_types.turned(layer, spec.head_dim);
         let rewrite = Rewrite { quantize: options.quantize, rotation: &turned };
+        match lossy_twice(checkpoint, &rewrite) {
+            0 => (),
+            count => log::warn!(
+                "{count} matrices are quantised already and lose twice; a checkpoint of floats answers better"
+            ),
+        }
         let mut weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
         // Dynamic scaling follows the longest context that the cache is made for.
         let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };

@@ -1,13 +1,13 @@
 //! A batch → work items for attention, and the schedules of the step's kernels.
 
 mod items;
+#[cfg(test)]
+mod long_tests;
 mod moves;
 mod picks;
 mod products;
 mod schedules;
 mod stretches;
-#[cfg(test)]
-mod long_tests;
 #[cfg(test)]
 mod tests;
 mod tuned;

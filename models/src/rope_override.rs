@@ -55,7 +55,8 @@ impl FromStr for RopeOverride {
     type Err = String;
 
     fn from_str(text: &str) -> Result<RopeOverride, String> {
-        let wanted = || format!("{text:?} is no RoPE scaling; there are none, linear=F, dynamic=F and yarn=F, F from 1 on");
+        let wanted =
+            || format!("{text:?} is no RoPE scaling; there are none, linear=F, dynamic=F and yarn=F, F from 1 on");
         if text == "none" {
             return Ok(RopeOverride::None);
         }

@@ -17,10 +17,8 @@ fn scaled_frequencies_are_those_of_transformers() {
         let mut scaling = case["rope_scaling"].clone();
         scaling["rope_theta"] = case["rope_theta"].clone();
         let partial = scaling.get("partial_rotary_factor").and_then(Value::as_f64).unwrap_or(1.0);
-        let changes = [
-            ("rope_parameters", scaling),
-            ("max_position_embeddings", case["max_position_embeddings"].clone()),
-        ];
+        let changes =
+            [("rope_parameters", scaling), ("max_position_embeddings", case["max_position_embeddings"].clone())];
         let folder = with_config("llama", &changes);
         let mut rope = Checkpoint::open(folder.path()).unwrap().spec().rope.clone();
         // The folder's own heads are of another width.
@@ -28,7 +26,8 @@ fn scaled_frequencies_are_those_of_transformers() {
         for of in case["of"].as_array().unwrap() {
             let longest = of["longest"].as_u64().unwrap() as usize;
             let rope = rope.for_context(longest);
-            let wanted: Vec<f64> = of["inv_freq"].as_array().unwrap().iter().map(|freq| freq.as_f64().unwrap()).collect();
+            let wanted: Vec<f64> =
+                of["inv_freq"].as_array().unwrap().iter().map(|freq| freq.as_f64().unwrap()).collect();
             // f32 there: a power whose exponent is rounded, and a handful of roundings.
             let tolerance = f64::from(f32::EPSILON) * (4.0 + wanted.last().unwrap().ln().abs());
             assert_eq!(rope.inv_freq().len(), wanted.len(), "{}", case["name"]);
@@ -46,7 +45,8 @@ fn scaled_frequencies_are_those_of_transformers() {
 
 #[test]
 fn dynamic_scaling_is_read_and_follows_the_longest_context() {
-    let with = |scaling: Value| with_config("llama", &[("rope_parameters", scaling), ("max_position_embeddings", json!(64))]);
+    let with =
+        |scaling: Value| with_config("llama", &[("rope_parameters", scaling), ("max_position_embeddings", json!(64))]);
     let folder = with(json!({"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}));
     let spec = Checkpoint::open(folder.path()).unwrap().spec().clone();
     assert_eq!(spec.max_position_embeddings, 256, "the factor times the positions of the training");

@@ -90,7 +90,8 @@ impl Fit {
         if points.len() < 3 || points.iter().any(|(_, ms)| *ms <= 0.0) {
             return None;
         }
-        let sum = |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(depth, ms)| of(depth, ms) / (ms * ms)).sum::<f64>();
+        let sum =
+            |of: &dyn Fn(f64, f64) -> f64| points.iter().map(|&(depth, ms)| of(depth, ms) / (ms * ms)).sum::<f64>();
         let (n, x, y) = (sum(&|_, _| 1.0), sum(&|depth, _| depth), sum(&|_, ms| ms));
         let (xx, xy) = (sum(&|depth, _| depth * depth), sum(&|depth, ms| depth * ms));
         let spread = n * xx - x * x;

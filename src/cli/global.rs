@@ -5,8 +5,8 @@ use clap::ValueEnum;
 use raglan::EngineOptions;
 use raglan::gpu::GpuOptions;
 use raglan::kv_cache::KvTypes;
-use raglan::models::{QuantizeTo, RopeOverride};
 use raglan::models::hub::Cache;
+use raglan::models::{QuantizeTo, RopeOverride};
 use raglan::schedules::Mode;
 use raglan::tune::Inputs;
 

@@ -8,10 +8,8 @@ use super::{Result, refused};
 use raglan::models::QuantizeTo;
 use raglan::models::quantize::{FolderOptions, write_folder};
 use raglan::{Error, Importance, Loading, Stepper};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Tokens that activations are watched over, where there are as many.
-const WATCHED_TOKENS: usize = 4096;
 /// Tokens that see each other.
 const WINDOW: usize = 512;
 
@@ -37,6 +35,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
 
+    /// Tokens of it that are read
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_tokens: u32,
+
     /// Modules that stay as they are: whole names or their ends, as down_proj
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "lm_head,embed_tokens")]
     keep: Vec<String>,
@@ -55,7 +57,7 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     }
     let model = Model::open(Some(&args.model), args.json)?;
     let importance = match &args.calibration {
-        Some(text) => Some(watch(global, &model, text, args.json)?),
+        Some(text) => Some(watch(global, &model, text, args.calibration_tokens as usize, args.json)?),
         None => None,
     };
     let keep: Vec<String> =
@@ -88,10 +90,10 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 }
 
 /// Runs a text through the model and gathers what its matrices are multiplied by.
-fn watch(global: &Global, model: &Model, text: &PathBuf, quiet: bool) -> Result<Importance> {
-    let read = std::fs::read_to_string(text).map_err(|source| Error::Io { path: text.clone(), source })?;
+fn watch(global: &Global, model: &Model, text: &Path, most_tokens: usize, quiet: bool) -> Result<Importance> {
+    let read = std::fs::read_to_string(text).map_err(|source| Error::Io { path: text.into(), source })?;
     let tokens = model.text(", so it reads no text")?.encode(&read, false)?;
-    let tokens = &tokens[..tokens.len().min(WATCHED_TOKENS)];
+    let tokens = &tokens[..tokens.len().min(most_tokens)];
     let mut options = global.engine_options(1);
     options.max_context = Some(WINDOW);
     let gpu = open_gpu(global)?;

@@ -28,7 +28,8 @@ pub struct StepShape<'a> {
 impl StepShape<'_> {
     /// Bytes of the arrays of a step: its inputs, work items, partial results, activations and logits, and the table of RoPE.
     pub fn bytes(&self) -> u64 {
-        let table = rope_append::table_rows(self.max_positions) * (self.spec.rope.rotary_dim / 2) * size_of::<[f32; 2]>();
+        let table =
+            rope_append::table_rows(self.max_positions) * (self.spec.rope.rotary_dim / 2) * size_of::<[f32; 2]>();
         self.input_bytes() + self.activation_bytes() + table as u64
     }
 
@@ -51,7 +52,8 @@ impl StepShape<'_> {
         let (hidden, mlp) = (padded(spec.hidden_size), padded(spec.intermediate_size));
         let (q, kv) = (spec.num_attention_heads * spec.head_dim, spec.num_key_value_heads * spec.head_dim);
         // Groups of one stride share their queries.
-        let mut strides: Vec<_> = (0..self.attention.groups.len()).map(|group| self.attention.head_stride(group)).collect();
+        let mut strides: Vec<_> =
+            (0..self.attention.groups.len()).map(|group| self.attention.head_stride(group)).collect();
         strides.sort_unstable();
         strides.dedup();
         let of_token = 4 * hidden // residual

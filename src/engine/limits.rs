@@ -102,7 +102,8 @@ impl CacheRoom<'_> {
     /// Positions that one sequence alone may reach in such slots; `usize::MAX` where every group gives back what is behind its
     /// window.
     pub(super) fn longest_sequence(&self, slots: &[usize]) -> usize {
-        let slides = |window: Option<usize>, slots: usize| window.is_some_and(|window| slots >= window + 2 * self.quantum);
+        let slides =
+            |window: Option<usize>, slots: usize| window.is_some_and(|window| slots >= window + 2 * self.quantum);
         let groups = self.windows.iter().zip(slots);
         let kept = groups.filter(|&(&window, &slots)| !slides(window, slots));
         kept.map(|(_, &slots)| slots).min().unwrap_or(usize::MAX)

@@ -1,7 +1,7 @@
 //! What an engine allocates on an adapter, computed before it does, and the longest context that this leaves room for.
 
-use super::limits::{CacheRoom, step_limits};
 use super::EngineOptions;
+use super::limits::{CacheRoom, step_limits};
 use crate::batch::StepLimits;
 use crate::cost::AdapterClass;
 use crate::decoder::{StepShape, attention_shape, kv_shape};
@@ -305,7 +305,11 @@ mod tests {
             let memory = of(model, 80 << 30, alone());
             let room = (80u64 << 30) - memory.weight_bytes;
             let share = memory.kv_bytes as f64 / room as f64;
-            assert!(memory.other_bytes() <= 300_000_000, "{model}: {} bytes beside weights and cache", memory.other_bytes());
+            assert!(
+                memory.other_bytes() <= 300_000_000,
+                "{model}: {} bytes beside weights and cache",
+                memory.other_bytes()
+            );
             assert!(share >= 0.98, "{model}: {share} of what is left: {memory:?}");
             assert_eq!((memory.bound_by, memory.longest_context), (Bound::Memory, memory.fits));
         }
@@ -321,7 +325,10 @@ mod tests {
         assert_eq!(asked(EngineOptions::default()), (4096, Bound::Positions));
         let yarn = Some(raglan_models::RopeOverride::Yarn(4.0));
         assert_eq!(asked(EngineOptions { rope_scaling: yarn, ..EngineOptions::default() }), (16_384, Bound::Positions));
-        assert_eq!(asked(EngineOptions { max_context: Some(1000), ..EngineOptions::default() }), (1008, Bound::MaxContext));
+        assert_eq!(
+            asked(EngineOptions { max_context: Some(1000), ..EngineOptions::default() }),
+            (1008, Bound::MaxContext)
+        );
         let slot = of(model, 24 << 30, alone()).slot_bytes;
         assert_eq!(slot, 32 * 2 * 4096 * 2);
         let kv_memory = Some(100 * slot);
@@ -330,7 +337,10 @@ mod tests {
         // A layer's keys of 8 heads in f32 fill a binding at half a million tokens.
         let f32 = EngineOptions { dtype: crate::ops::Dtype::F32, ..alone() };
         let memory = of("synthetic:llama-3.1-8b:q4", 1 << 40, f32);
-        assert_eq!((memory.fits, memory.fits_bound_by), ((LARGEST_BINDING / (4 * 8 * 128)) as usize / 16 * 16, Bound::Binding));
+        assert_eq!(
+            (memory.fits, memory.fits_bound_by),
+            ((LARGEST_BINDING / (4 * 8 * 128)) as usize / 16 * 16, Bound::Binding)
+        );
         let unknown = Offer { budget_bytes: None, ..Offer::of_card(0) };
         let checkpoint = Checkpoint::synthetic(Synthetic::parse("synthetic:qwen3-8b").expect("it is there"));
         let memory = Memory::of(&unknown, &checkpoint, &EngineOptions::default()).expect("it fits");
@@ -344,7 +354,8 @@ mod tests {
             let memory = of("synthetic:llama-2-7b", gib << 30, alone());
             assert!(memory.fits <= last, "{gib} GiB: {memory:?}");
             last = memory.fits;
-            let held = memory.weight_bytes + memory.other_bytes() + memory.free_bytes + memory.fits as u64 * memory.slot_bytes;
+            let held =
+                memory.weight_bytes + memory.other_bytes() + memory.free_bytes + memory.fits as u64 * memory.slot_bytes;
             assert!(memory.fits == 0 || held <= gib << 30, "{gib} GiB: {memory:?}");
         }
         assert_eq!(last, 0);

@@ -120,7 +120,8 @@ impl Memory {
             assert_eq!(segment.first_position, next, "{what}: positions without a hole");
             next += segment.count;
             let slots = &self.0[segment.first_slot..segment.first_slot + segment.count];
-            let wrong = slots.iter().zip(segment.first_position..).position(|(met, at)| *met != sequence << 32 | at as u64);
+            let wrong =
+                slots.iter().zip(segment.first_position..).position(|(met, at)| *met != sequence << 32 | at as u64);
             assert_eq!(wrong, None, "{what}: sequence {sequence}, {segment:?}");
         }
     }

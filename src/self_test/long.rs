@@ -29,7 +29,8 @@ fn text<T: ToString>(error: T) -> String {
 /// without.
 fn allocates(adapters: &Adapters) -> Result<String, String> {
     let synthetic = |name: &str| Synthetic::parse(name).map(Checkpoint::synthetic).map_err(text);
-    let mut models = vec![synthetic("synthetic:tiny:q4")?, synthetic("synthetic:tiny:f16")?, synthetic("synthetic:tiny:q6_k")?];
+    let mut models =
+        vec![synthetic("synthetic:tiny:q4")?, synthetic("synthetic:tiny:f16")?, synthetic("synthetic:tiny:q6_k")?];
     for name in ["llama_odd", "qwen2", "qwen3", "mistral_swa"] {
         models.push(Golden::open(name)?.checkpoint);
     }
@@ -40,7 +41,8 @@ fn allocates(adapters: &Adapters) -> Result<String, String> {
             let adapter = Some(adapters.plain.summary().index.to_string());
             let gpu = Gpu::open(&GpuOptions { adapter, ..GpuOptions::default() }).map_err(text)?;
             let max_context = Some([500, 3000][place % 2]);
-            let options = EngineOptions { dtype, class, max_context, max_sequences: 5, max_batch_tokens: 96, ..options() };
+            let options =
+                EngineOptions { dtype, class, max_context, max_sequences: 5, max_batch_tokens: 96, ..options() };
             let engine = engine(&gpu, checkpoint, &options)?;
             let (memory, held) = (engine.memory(), gpu.held_bytes());
             let apart = |met: u64, wanted: u64| (met as f64 / wanted as f64 - 1.0).abs();
@@ -49,7 +51,10 @@ fn allocates(adapters: &Adapters) -> Result<String, String> {
             worst = worst.max(whole).max(beside);
             if worst > 0.02 {
                 let path = checkpoint.path().display();
-                return Err(format!("{path}, {dtype:?}: {held} bytes, {} of them cache, where {memory:?}", engine.kv_bytes()));
+                return Err(format!(
+                    "{path}, {dtype:?}: {held} bytes, {} of them cache, where {memory:?}",
+                    engine.kv_bytes()
+                ));
             }
             engines += 1;
         }
@@ -66,7 +71,8 @@ fn sequence(adapters: &Adapters) -> Result<String, String> {
     (synthetic.spec.num_key_value_heads, synthetic.spec.head_dim) = (1, 16);
     let checkpoint = Checkpoint::synthetic(synthetic);
     let max_context = Some(DEEPEST + 64);
-    let options = EngineOptions { max_context, max_sequences: 1, max_batch_tokens: 16, prefix_cache: false, ..options() };
+    let options =
+        EngineOptions { max_context, max_sequences: 1, max_batch_tokens: 16, prefix_cache: false, ..options() };
     let mut engine = engine(&adapters.plain, &checkpoint, &options)?;
     engine.compile(|_, _| ()).map_err(text)?;
     engine.fill_cache().map_err(text)?;
@@ -91,7 +97,10 @@ fn sequence(adapters: &Adapters) -> Result<String, String> {
         let rows = engine.take_logits().remove(&id).unwrap_or_default();
         let is_number = rows.iter().flatten().all(|logit| logit.is_finite());
         if tokens != 4 || rows.len() != 4 || !is_number {
-            return Err(format!("depth {depth}: {tokens} tokens, {} rows of logits, all numbers: {is_number}", rows.len()));
+            return Err(format!(
+                "depth {depth}: {tokens} tokens, {} rows of logits, all numbers: {is_number}",
+                rows.len()
+            ));
         }
         let read: u64 = metered.works.iter().filter(|work| work.label == "attention").map(|work| work.read_bytes).sum();
         reads.push((depth as f64, read as f64 / 4.0));

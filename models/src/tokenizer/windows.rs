@@ -118,15 +118,22 @@ mod tests {
 
     #[test]
     fn a_text_in_windows_has_the_ids_of_the_whole() {
-        let tokenizer = Tokenizer::open(&Checkpoint::tiny().expect("it is whole")).expect("it parses").expect("it is there");
+        let tokenizer =
+            Tokenizer::open(&Checkpoint::tiny().expect("it is whole")).expect("it parses").expect("it is there");
         let mut text = String::new();
         for line in 0..400u32 {
             let word = ["fox", "hare", "  badger", "lantern", "\u{e9}t\u{e9}", "\u{4f60}\u{597d}"][line as usize % 6];
-            text += &format!("{}the {word} said {}{}", " ".repeat(line as usize % 3), line * 7919, ["\n", "\n\n", " ", ". "][line as usize % 4]);
+            text += &format!(
+                "{}the {word} said {}{}",
+                " ".repeat(line as usize % 3),
+                line * 7919,
+                ["\n", "\n\n", " ", ". "][line as usize % 4]
+            );
         }
         let whole = tokenizer.encode(&text, false).expect("it has ids");
         for window in [64, 257, 1000, 1 << 20] {
-            let met = tokenizer.encode_windows(Path::new("text"), Slow(text.as_bytes()), false, window).expect("it has ids");
+            let met =
+                tokenizer.encode_windows(Path::new("text"), Slow(text.as_bytes()), false, window).expect("it has ids");
             assert_eq!(met, whole, "windows of {window} bytes");
         }
         let special = tokenizer.encode_windows(Path::new("text"), text.as_bytes(), true, 300).expect("it has ids");

@@ -129,7 +129,10 @@ fn opened(name: Option<&str>, layers: Option<u32>) -> Result<(Checkpoint, usize)
     let all = whole.spec().layers.len();
     let (Some(layers), true) = (layers, whole.is_synthetic()) else {
         if layers.is_some() {
-            return refused(format!("--layers: {} is no synthetic model, of which a part can be run", whole.path().display()));
+            return refused(format!(
+                "--layers: {} is no synthetic model, of which a part can be run",
+                whole.path().display()
+            ));
         }
         return Ok((whole, all));
     };
@@ -142,7 +145,13 @@ fn opened(name: Option<&str>, layers: Option<u32>) -> Result<(Checkpoint, usize)
 }
 
 impl Curve {
-    fn new(gpu: &Gpu, (checkpoint, model_layers): (&Checkpoint, usize), real: bool, memory: Memory, rows: &[Row]) -> Curve {
+    fn new(
+        gpu: &Gpu,
+        (checkpoint, model_layers): (&Checkpoint, usize),
+        real: bool,
+        memory: Memory,
+        rows: &[Row],
+    ) -> Curve {
         let (fit, limit_fit) = fits(rows);
         let budget = gpu.summary().memory.as_ref().map(|memory| memory.available_bytes());
         let room = budget.map(|budget| budget.saturating_sub(memory.weight_bytes));
@@ -167,7 +176,11 @@ impl Curve {
     pub(super) fn words(&self) -> String {
         let mut text = format!("\n{}, KV {}", self.model, self.kv_type);
         if self.layers < self.model_layers {
-            let _ = write!(text, ": {} of {} layers alone, and nothing is scaled up to the whole", self.layers, self.model_layers);
+            let _ = write!(
+                text,
+                ": {} of {} layers alone, and nothing is scaled up to the whole",
+                self.layers, self.model_layers
+            );
         }
         let _ = writeln!(text, "\n");
         let line = |name: &str, fit: &Fit| format!("- {name}: {:.4} ms + {:.3} µs a 1K tokens", fit.ms, fit.us_per_1k);
@@ -193,7 +206,8 @@ impl Curve {
             }
         }
         let _ = writeln!(text, "- {}", longest(&self.memory));
-        let share = self.share_of_room.map_or(String::new(), |share| format!(", {:.2} % of what weights leave", 100.0 * share));
+        let share =
+            self.share_of_room.map_or(String::new(), |share| format!(", {:.2} % of what weights leave", 100.0 * share));
         let _ = writeln!(
             text,
             "- {} a token; cache {}{share}; all other memory {}",

@@ -108,7 +108,8 @@ fn print(rows: &[Row], cards: &[Card]) -> Result {
         any[1] |= line.iter().any(|row| row.longest_context.is_some() && row.bound_by == Bound::Binding);
         let cells: Vec<String> = line.iter().map(cell).collect();
         let row = &line[0];
-        let (model, positions) = (row.model.trim_start_matches(raglan::models::synthetic::PREFIX), number(row.positions));
+        let (model, positions) =
+            (row.model.trim_start_matches(raglan::models::synthetic::PREFIX), number(row.positions));
         let (weights, token) = (bytes(row.weight_bytes), bytes(row.bytes_per_token));
         print_line(format_args!(
             "| {model} | {positions} | {}, {weights} | {} | {token} | {} |",

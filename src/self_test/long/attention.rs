@@ -28,22 +28,36 @@ const SEGMENTS: [Segment; 2] = [
 ];
 /// Keys that head h of the first token sees as large as all others together are, four a head.
 const NEEDLES: [usize; 16] = [
-    0, 1, 1023, 1024, 65_535, 65_536, 131_071, 131_072, 131_073, 262_147, 524_288, 999_999, 1_000_000, 1_048_575,
-    1_048_576, POSITION - 1,
+    0,
+    1,
+    1023,
+    1024,
+    65_535,
+    65_536,
+    131_071,
+    131_072,
+    131_073,
+    262_147,
+    524_288,
+    999_999,
+    1_000_000,
+    1_048_575,
+    1_048_576,
+    POSITION - 1,
 ];
 
 /// A token behind 2^20 others, and a few rows: what is turned, appended and attended is what f64 makes of all keys.
 pub(super) fn check(adapters: &Adapters) -> Result<String, String> {
     let gpu = &adapters.plain;
     let mut found = Vec::new();
-    for dtype in dtypes(gpu) {
-        for (class, rows) in [(AdapterClass::Hardware, 1), (AdapterClass::Software, 9)] {
-            let share = Deep::new(gpu, dtype, class, rows).and_then(|deep| deep.check()).map_err(|error| match error {
-                Failed::Engine(error) => error.to_string(),
-                Failed::Differs(message) => format!("{dtype:?}, {class:?}, {rows} rows: {message}"),
-            })?;
-            found.push(format!("{dtype:?} {class:?} {share:.2}"));
-        }
+    // The vector form with split keys, and tiles; in the two types where the adapter has both.
+    let (first, last) = (Dtype::F32, dtypes(gpu).last().copied().unwrap_or(Dtype::F32));
+    for (dtype, class, rows) in [(first, AdapterClass::Hardware, 1), (last, AdapterClass::Software, 5)] {
+        let share = Deep::new(gpu, dtype, class, rows).and_then(|deep| deep.check()).map_err(|error| match error {
+            Failed::Engine(error) => error.to_string(),
+            Failed::Differs(message) => format!("{dtype:?}, {class:?}, {rows} rows: {message}"),
+        })?;
+        found.push(format!("{dtype:?} {class:?} {share:.2}"));
     }
     Ok(format!("{} keys, of what rounding explains: {}", POSITION + 1, found.join(", ")))
 }
@@ -91,14 +105,8 @@ impl<'a> Deep<'a> {
         let mut batch = Batch::new(1);
         batch.push((0..rows).map(|_| 0), POSITION, &[SEGMENTS]);
         let (k_col, stride) = (HEADS * DIM, (HEADS + 2) * DIM);
-        let shape = RopeShape {
-            num_heads: HEADS,
-            num_kv_heads: 1,
-            head_dim: DIM,
-            rotary_dim: DIM,
-            k_col,
-            v_col: k_col + DIM,
-        };
+        let shape =
+            RopeShape { num_heads: HEADS, num_kv_heads: 1, head_dim: DIM, rotary_dim: DIM, k_col, v_col: k_col + DIM };
         let values = Random::new(20).values(rows * stride);
         let buffer = |label, count: usize, bytes: usize| gpu.buffer(label, (count * bytes) as u64);
         let qkv = Rows { buffer: buffer("qkv", rows * stride, 4)?, stride };
@@ -118,28 +126,24 @@ impl<'a> Deep<'a> {
         let rows = self.batch.tokens();
         let keys = POSITION + rows;
         let (k, v) = (self.arena(&self.kv.k, keys)?, self.arena(&self.kv.v, keys)?);
-        let q = self.read(&self.q.buffer, 0, rows * HEADS * DIM, self.kernels.types.act_bytes())?;
-        let met = self.read(&self.out.buffer, 0, rows * HEADS * DIM, self.kernels.types.act_bytes())?;
-        let want = attention_wanted(&TwinSequence { q: &q, k: &k, v: &v }, HEADS, 1, DIM, 0, false);
+        let cols = HEADS * DIM;
+        let q = self.read(&self.q.buffer, 0, rows * cols, self.kernels.types.act_bytes())?;
+        let met = self.read(&self.out.buffer, 0, rows * cols, self.kernels.types.act_bytes())?;
+        let wanted = |row: usize, v: &[f64]| {
+            let seen = (POSITION + row + 1) * DIM;
+            let sequence = TwinSequence { q: &q[row * cols..][..cols], k: &k[..seen], v: &v[..seen] };
+            attention_wanted(&sequence, HEADS, 1, DIM, 0, false)
+        };
         let tolerance = self.tolerance(keys);
-        worst = worst.max(share("attention", tolerance, &met, &want)?);
-        // And without one of the keys that matter it is another result: the comparison bites.
-        for (place, needle) in NEEDLES.into_iter().enumerate() {
-            let mut blank = v.clone();
-            blank[needle * DIM..][..DIM].fill(0.0);
-            let head = place / 4;
-            let first = TwinSequence { q: &q[..HEADS * DIM], k: &k[..(POSITION + 1) * DIM], v: &blank[..(POSITION + 1) * DIM] };
-            if place % 5 == 0 {
-                let without = attention_wanted(&first, HEADS, 1, DIM, 0, false);
-                let at = head * DIM..(head + 1) * DIM;
-                let of = |wanted: &Wanted| Wanted {
-                    values: wanted.values[at.clone()].to_vec(),
-                    scale: wanted.scale[at.clone()].to_vec(),
-                    inherited: wanted.inherited[at.clone()].to_vec(),
-                };
-                if share("", tolerance, &met[at.clone()], &of(&without)).is_ok() {
-                    return Err(Failed::Differs(format!("the key at {needle} makes no difference to head {head}")));
-                }
+        for row in [0, rows - 1].into_iter().take(rows) {
+            worst = worst.max(share("attention", tolerance, &met[row * cols..][..cols], &wanted(row, &v))?);
+        }
+        if rows == 1 {
+            // Without the value of one key past 2^17 it is another result: the comparison bites.
+            let mut without = v;
+            without[131_073 * DIM..][..DIM].fill(0.0);
+            if share("", tolerance, &met, &wanted(0, &without)).is_ok() {
+                return Err(Failed::Differs("the key at 131073 makes no difference".to_owned()));
             }
         }
         Ok(worst)
@@ -272,7 +276,8 @@ impl<'a> Deep<'a> {
 /// The largest error as a share of what is allowed.
 fn share(what: &str, tolerance: Tolerance, met: &[f64], want: &Wanted) -> Result<f64, Failed> {
     let mut worst = 0.0f64;
-    for (place, (allowed, (met, want))) in tolerance.allowed(want).iter().zip(met.iter().zip(&want.values)).enumerate() {
+    for (place, (allowed, (met, want))) in tolerance.allowed(want).iter().zip(met.iter().zip(&want.values)).enumerate()
+    {
         let share = (met - want).abs() / allowed;
         // What is no number is no share either.
         if share.is_nan() || share > 1.0 {
