@@ -134,8 +134,9 @@ mod tests {
     use super::*;
 
     fn reference(margin: f32, nll: Option<f64>) -> Reference {
-        let logits = [margin, 0.0];
-        Reference { nll, ..Reference::new(&logits, None) }
+        let mut reference = Reference::new(&[margin, 0.0], None);
+        reference.nll = nll;
+        reference
     }
 
     #[test]
