@@ -8,7 +8,7 @@ use raglan::gpu::{Gpu, GpuOptions};
 use raglan::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use raglan::segments::{Move, QUANTUM, Segment};
 use raglan::shaders::KvType;
-use raglan::shaders::move_rows::{KERNEL, MoveRowsParams, group_words, workgroups};
+use raglan::shaders::move_rows::{KERNEL, MoveRowsParams, workgroups};
 use std::time::Instant;
 
 /// Rows of a move.
@@ -35,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let slots = 2 * ROWS + QUANTUM;
     let arena_bytes = (KV_HEADS * slots * ROW_BYTES) as u64;
     let (k, v) = (gpu.buffer("k", arena_bytes)?, gpu.buffer("v", arena_bytes)?);
+    let scales = gpu.buffer("no scales", 256)?;
     let ring = gpu.step_ring(2, 1 << 16, 16)?;
     let repeats = if gpu.is_software() { 4 } else { 64 };
 
@@ -46,14 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         batch.groups[0].moves = vec![vec![Move { from, to, count: ROWS }]];
         let plan = planner.plan(&batch);
         let moves = gpu.buffer("moves", size_of_val(&plan.moves[..]) as u64)?;
-        let row_words = (ROW_BYTES / 16) as u32;
-        let params = MoveRowsParams {
-            num_kv_heads: KV_HEADS as u32,
-            slots: slots as u32,
-            row_words,
-            group_words: group_words(row_words),
-            first_move: 0,
-        };
+        let params = MoveRowsParams::of(KvType::F16, KV_HEADS, slots, ROW_BYTES / 2);
         let variant = KERNEL.variant(&[], planner.move_schedule());
         let mut times = Vec::new();
         for _ in 0..=TURNS {
@@ -61,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             recorder.write(&moves, 0, bytemuck::cast_slice(&plan.moves));
             for _ in 0..repeats {
                 let workgroups = workgroups(&params, plan.moves.len());
-                let buffers = [&moves, &k, &v].map(Into::into);
+                let buffers = [&moves, &k, &v, &scales].map(Into::into);
                 recorder.dispatch(&variant, &buffers, bytemuck::bytes_of(&params), workgroups);
             }
             let started = Instant::now();
