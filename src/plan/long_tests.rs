@@ -52,7 +52,8 @@ fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
     }
     for sequence in 0..batch.sequences() {
         let own = group.segment_indptr[sequence] as usize..group.segment_indptr[sequence + 1] as usize;
-        for row in batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize {
+        let rows = batch.q_indptr[sequence] as usize..batch.q_indptr[sequence + 1] as usize;
+        for (row, met) in rows.clone().zip(&seen[rows]) {
             let end = batch.positions[row] as usize + 1;
             let from = window.map_or(0, |window| end.saturating_sub(window));
             let clipped = |(position, slot, count): Run| {
@@ -62,7 +63,7 @@ fn check(planner: &Planner, batch: &Batch, plan: &Plan, what: &str) {
             };
             let segments = group.segments[own.clone()].iter().map(|s| (s.first_position, s.first_slot, s.count));
             let want = joined(segments.filter_map(clipped).collect());
-            let met = joined(seen[row].iter().copied().filter_map(clipped).collect());
+            let met = joined(met.iter().copied().filter_map(clipped).collect());
             assert_eq!(met, want, "{what}: row {row} at {}", end - 1);
             let last = want.last().expect("a row sees itself");
             let slot = group.slots[row] as usize;
