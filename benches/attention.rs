@@ -10,7 +10,7 @@ use raglan::plan::{AttentionShape, KvGroup, Numerics, Picked, Plan, Planner, Til
 use raglan::segments::Segment;
 use raglan::shaders::attention::merge::{self, AttentionMergeParams};
 use raglan::shaders::attention::{AttentionParams, vector};
-use raglan::shaders::{Access, Kernel, Schedule};
+use raglan::shaders::{Access, Kernel, Part, Schedule};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
@@ -26,7 +26,7 @@ const HEAD_DIM: usize = 128;
 static PAGED: LazyLock<Kernel> = LazyLock::new(|| {
     let place = "item.first_slot + near";
     let source = vector::KERNEL.source;
-    assert_eq!(source.matches(place).count(), 1, "vector.wgsl finds the place of a key once");
+    assert_eq!(source.matches(place).count(), 2, "vector.wgsl finds the place of a key, and of its scales");
     let paged = source.replace(place, &format!("paged_slot({place})"));
     Kernel {
         source: (include_str!("paged_vector.wgsl").to_owned() + &paged).leak(),
@@ -38,6 +38,7 @@ static PAGED: LazyLock<Kernel> = LazyLock::new(|| {
             Access::ReadWrite,
             Access::ReadWrite,
             Access::ReadWrite,
+            Access::Read,
             Access::Read,
         ],
         ..vector::KERNEL
@@ -65,6 +66,8 @@ struct Bench {
     slots: usize,
     q: Buffer,
     out: Buffer,
+    /// Of keys and values in floats: nobody reads it.
+    scales: Buffer,
     pages: Buffer,
 }
 
@@ -193,8 +196,9 @@ impl Bench {
         let pages = gpu.buffer("pages", 4 * table.len() as u64)?;
         gpu.upload(&pages, 0, bytemuck::cast_slice(&table))?;
         let out = gpu.buffer("out", (64 * sizes.heads * HEAD_DIM * types.act_bytes()) as u64)?;
+        let scales = gpu.buffer("no scales", 256)?;
         let ring = gpu.step_ring(2, 16, 16)?;
-        Ok(Bench { gpu, ring, types, class, sizes, layers, slots, q, out, pages })
+        Ok(Bench { gpu, ring, types, class, sizes, layers, slots, q, out, scales, pages })
     }
 
     /// Runs each way in turns.
@@ -301,7 +305,8 @@ impl Prepared {
         };
         let kv_heads = sizes.kv_heads as u32;
         for [k, v] in bench.layers.iter().cycle().take(repeats) {
-            let buffers = [&bench.q, k, v, &self.items, &bench.out, &self.sums, &self.weights, &bench.pages];
+            let Bench { q, out, scales, pages, .. } = bench;
+            let buffers = [q, k, v, &self.items, out, &self.sums, &self.weights, scales, pages];
             for (pass, schedule) in self.plan.passes.iter().zip(&self.vector) {
                 let kernel = if self.paged { &*PAGED } else { &vector::KERNEL };
                 let rows = vector::KERNEL.value(schedule, "ROWS") as usize;

@@ -13,7 +13,7 @@ use raglan::ops::{Dtype, Kernels, Ops, Types};
 use raglan::plan::Planner;
 use raglan::sampler::Sampler;
 use raglan::segments::{QUANTUM, Segment};
-use raglan::weights::Weights;
+use raglan::weights::{Rewrite, Weights};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,7 @@ impl Steps {
         let kv_shape = kv_shape(spec, &attention, &types.kv.into());
         let class = if gpu.is_software() { AdapterClass::Software } else { AdapterClass::Hardware };
         let kernels = Kernels::new(gpu, types, Planner::new(attention, class, gpu.limits(), &limits))?;
-        let weights = Weights::upload(gpu, &checkpoint, &mut |_, _| ())?;
+        let weights = Weights::upload(gpu, &checkpoint, &Rewrite::NONE, &mut |_, _| ())?;
         Ok(Steps {
             decoder: Decoder::new(gpu, spec, weights, &kernels, &limits, CONTEXT)?,
             sampler: Sampler::new(gpu, spec.vocab_size, &limits)?,
