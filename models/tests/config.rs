@@ -144,7 +144,7 @@ fn what_is_not_built_is_refused_by_name_with_what_is() {
         &["architectures", "LlamaForCausalLM"],
     );
     refuse("llama", &[("hidden_act", json!("gelu"))], &["hidden_act", "gelu", "silu"]);
-    for kind in ["dynamic", "longrope", "mrope"] {
+    for kind in ["longrope", "mrope"] {
         let rope = json!({"rope_type": kind, "factor": 2.0});
         refuse(
             "llama",

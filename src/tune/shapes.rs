@@ -141,7 +141,8 @@ mod tests {
                     }
                 }
                 let texts: BTreeSet<String> = all.iter().map(|shape| format!("{shape:?}")).collect();
-                assert!(texts.len() > 350, "{space}: {} different shapes", texts.len());
+                // Small sizes meet again now and then.
+                assert!(texts.len() > 5 * all.len() / 6, "{space}: {} different shapes", texts.len());
             }
         }
     }
