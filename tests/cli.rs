@@ -220,6 +220,23 @@ fn inspect_tells_what_a_checkpoint_is_with_or_without_an_adapter() {
     assert!(report["adapter"].is_null() != report["no_adapter"].is_null(), "{report}");
     let kv_bytes = if report["kv_type"] == "f16" { 2 } else { 4 };
     assert_eq!(report["kv_bytes_per_1k_tokens"], 1024 * 5 * 2 * 2 * 32 * kv_bytes);
+    let on_adapter = |args: &[&str]| {
+        let report = json(&[&["inspect", "tiny", "--json"], args].concat());
+        let formats = report["gpu_formats"].as_array().unwrap().clone();
+        let bytes = |used: &Value| used["bytes"].as_u64().unwrap();
+        assert_eq!(report["gpu_weight_bytes"], formats.iter().map(bytes).sum::<u64>());
+        assert_eq!(report["weight_bytes"], 2_493_184, "the file's own");
+        let of = |name: &str| formats.iter().find(|used| used["format"] == name).map_or(0, bytes);
+        (of("F16"), of("Q8_0"), of("INT4_G32"))
+    };
+    let (all, q8) = (on_adapter(&[]), on_adapter(&["--quantize", "q8", "--kv-type", "int4"]));
+    assert_eq!((all.1, all.2, q8.2), (0, 0, 0));
+    // The embedding of 2,048 tokens stays; the rest takes 34 bytes in place of 64, or 20, and rows are padded to 16 bytes.
+    let rest = (all.0 - 2048 * 128 * 2) as f64;
+    let is = |met: u64, share: f64| (1.0..1.1).contains(&(met as f64 / (rest * share)));
+    assert!(q8.0 == 2048 * 128 * 2 && is(q8.1, 34.0 / 64.0), "{all:?} {q8:?}");
+    let q4 = on_adapter(&["--quantize", "q4"]);
+    assert!(is(q4.2, 20.0 / 64.0), "{q4:?}");
     let bare = json(&["inspect", "tests/golden/qwen3", "--json"]);
     assert_eq!(
         (&bare["family"], &bare["tokenizer"], &bare["chat_template"]),
@@ -281,7 +298,9 @@ fn bad_input_is_refused_with_what_was_met() {
 fn help_says_what_is_not_there_yet() {
     let help = run(&["--help"]);
     assert!(help.stdout.contains("Not there yet: serve"), "{}", help.stdout);
-    for verb in ["generate", "chat", "perplexity", "eval", "inspect", "devices", "bench", "tune", "self-test"] {
+    for verb in
+        ["generate", "chat", "perplexity", "eval", "quantize", "inspect", "devices", "bench", "tune", "self-test"]
+    {
         assert!(help.stdout.contains(verb), "{verb}");
         assert_eq!(run(&[verb, "--help"]).code, Some(0), "{verb}");
     }

@@ -1,5 +1,6 @@
-//! Integers as quantising programs write them, turned into blocks of [`Format::I4G32`] and its like: AWQ, GPTQ and
-//! compressed-tensors keep quants, scales and zero points in tensors of their own, the first two of them transposed.
+//! Integers as quantising programs write them, turned into blocks of [`Format::I4G32`] and its like, or of ggml's Q4_0 and Q8_0
+//! where those hold the same: AWQ, GPTQ and compressed-tensors keep quants, scales and zero points in tensors of their own, the
+//! first two of them transposed.
 
 mod place;
 mod quants;
@@ -164,11 +165,19 @@ impl Packed<'_> {
             }
             let (block, part) = (stretch * STRETCH / values, stretch * STRETCH % values);
             let bytes = self.bits() * STRETCH / 8;
-            let at = block * block_bytes + part * self.bits() / 8;
+            let is_ggml = matches!(tensor.format, Format::Q8_0 | Format::Q4_0);
+            let at = block * block_bytes + if is_ggml { 2 } else { part * self.bits() / 8 };
             for (row, out) in rows.clone().zip(out.chunks_exact_mut(row_bytes)) {
                 tile.write(row - start, bytes, &mut out[at..at + bytes]);
-                if part == 0 {
-                    let group = block * values / self.group_size;
+                let group = block * values / self.group_size;
+                if is_ggml {
+                    if tensor.format == Format::Q8_0 {
+                        out[at..at + bytes].iter_mut().for_each(|quant| *quant ^= 0x80);
+                    }
+                    // As it is in the file.
+                    let scale = f16::from_f32(self.scale(shape, row, group));
+                    out[at - 2..at].copy_from_slice(&scale.to_le_bytes());
+                } else if part == 0 {
                     // What is past a byte was refused before.
                     let zero = self.zero(shape, row, group).min(255) as u8;
                     let word = scale_word(self.scale(shape, row, group), zero);

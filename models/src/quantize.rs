@@ -45,7 +45,7 @@ pub fn encode_rows(
     let mut blocks = out.chunks_exact_mut(block_bytes);
     quantize_rows(values, cols, to, importance, Format::F16, |codes, grid| {
         let block = blocks.next().expect("the length was checked");
-        blocks::write_block(to.bits, codes, grid, block);
+        blocks::write_block(format, codes, grid, block);
     })
 }
 

@@ -7,7 +7,7 @@ pub use test::{Kind, Test};
 use super::ops::{OpRow, sum_up};
 use super::{Adapter, Progress, Spread, told};
 use crate::cost::Limit;
-use crate::engine::{EngineOptions, Metered, Stepper};
+use crate::engine::{EngineOptions, Memory, Metered, Offer, Stepper};
 use crate::error::Error;
 use crate::gpu::{Gpu, Timer};
 use crate::plan::TunerStats;
@@ -44,7 +44,7 @@ pub struct Options {
 pub struct Row {
     /// The model's name.
     pub model: String,
-    /// Bytes of its weights.
+    /// Bytes of its weights: in its files, or on the adapter where they are quantised on the way there.
     pub weight_bytes: u64,
     /// Its parameters.
     pub parameters: u64,
@@ -121,7 +121,11 @@ pub fn run(
     each: &mut dyn FnMut(&Row),
 ) -> (Vec<Row>, Vec<TestOps>) {
     let model = checkpoint.path().display().to_string();
-    let (weight_bytes, parameters) = (checkpoint.weight_bytes(), checkpoint.parameters());
+    let quantised = || Memory::of(&Offer::of(gpu, &options.engine), checkpoint, &options.engine).ok();
+    // Where the memory cannot be told, the engine is refused too, with the reason.
+    let on_adapter = options.engine.quantize.and_then(|_| quantised()).map(|memory| memory.weight_bytes);
+    let weight_bytes = on_adapter.unwrap_or_else(|| checkpoint.weight_bytes());
+    let parameters = checkpoint.parameters();
     let named = |test: &Test| Row { model: model.clone(), weight_bytes, parameters, ..Row::of(test) };
     let (mut rows, mut ops) = (Vec::new(), Vec::new());
     let mut opened: Option<Result<Bench<'_>, String>> = None;

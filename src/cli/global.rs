@@ -24,7 +24,7 @@ pub(super) struct Global {
     #[arg(long, global = true, value_enum, default_value_t = Dtype::Auto, help_heading = HEADING)]
     pub(super) dtype: Dtype,
 
-    /// Quantise weights as they are loaded: q8, q4, int8-g32, int4-g128-sym …; embedding and lm_head stay as they are
+    /// Quantise weights as they are loaded: q8, q4, int8-g128, int4-g32-sym …; embedding and lm_head stay as they are
     #[arg(long, global = true, value_name = "TO", help_heading = HEADING)]
     pub(super) quantize: Option<QuantizeTo>,
 

@@ -10,7 +10,7 @@ use memory::Card;
 use raglan::EngineOptions;
 use raglan::engine::{Memory, Offer};
 use raglan::gpu::Gpu;
-use raglan::models::{ModelSpec, RopeScaling};
+use raglan::models::{FormatUse, ModelSpec, RopeScaling};
 use serde::Serialize;
 
 /// Tell what a model is, how it is stored, and what it needs to run.
@@ -51,6 +51,9 @@ struct Report {
     parameters: u64,
     weight_bytes: u64,
     formats: Vec<FormatReport>,
+    /// As they lie on an adapter with these options: quantised where `--quantize` says so, with padding, vectors in f32.
+    gpu_weight_bytes: u64,
+    gpu_formats: Vec<FormatReport>,
     /// Tokens of the vocabulary; `None` without a tokenizer.
     tokenizer: Option<usize>,
     chat_template: bool,
@@ -69,6 +72,17 @@ struct FormatReport {
     tensors: usize,
     parameters: u64,
     bytes: u64,
+}
+
+impl From<&FormatUse> for FormatReport {
+    fn from(used: &FormatUse) -> FormatReport {
+        FormatReport {
+            format: used.format.name(),
+            tensors: used.tensors,
+            parameters: used.parameters,
+            bytes: used.bytes,
+        }
+    }
 }
 
 /// What an adapter makes of it.
@@ -111,12 +125,6 @@ impl Report {
         let offer = gpu.as_ref().map_or_else(|_| Offer::of_card(0), |gpu| Offer::of(gpu, &options));
         let memory = Memory::of(&offer, checkpoint, &options)?;
         let kv_types = options.kv_types(&offer.limits, spec.layers.len())?;
-        let formats = checkpoint.formats().into_iter().map(|used| FormatReport {
-            format: used.format.name(),
-            tensors: used.tensors,
-            parameters: used.parameters,
-            bytes: used.bytes,
-        });
         let (adapter, no_adapter) = match gpu {
             Ok(gpu) => (Some(AdapterReport::new(&gpu, model, &options, memory.clone())?), None),
             Err(error) => (None, Some(Failure(&error).to_string())),
@@ -138,7 +146,9 @@ impl Report {
             tied_embeddings: !spec.has.lm_head,
             parameters: checkpoint.parameters(),
             weight_bytes: checkpoint.weight_bytes(),
-            formats: formats.collect(),
+            formats: checkpoint.formats().iter().map(FormatReport::from).collect(),
+            gpu_weight_bytes: memory.weight_bytes,
+            gpu_formats: memory.weight_formats.iter().map(FormatReport::from).collect(),
             tokenizer: model.tokenizer.as_ref().map(|tokenizer| tokenizer.vocab_size()),
             chat_template: model.template()?.is_some(),
             kv_type: kv_types.to_string(),
@@ -184,10 +194,14 @@ impl Report {
             (Some(tokens), false) => format!("tokenizer of {} tokens, no chat template", number(tokens)),
         };
         line("text", text)?;
-        line("weights", bytes(self.weight_bytes).to_string())?;
-        for used in &self.formats {
-            let size = bytes(used.bytes);
-            line("", format!("{:<9} {size} in {} tensors", used.format, used.tensors))?;
+        line(
+            "weights",
+            format!("{} in the file, {} on an adapter", bytes(self.weight_bytes), bytes(self.gpu_weight_bytes)),
+        )?;
+        for (place, formats) in [("file", &self.formats), ("adapter", &self.gpu_formats)] {
+            for used in formats {
+                line("", format!("{place:<8} {:<9} {} in {} tensors", used.format, bytes(used.bytes), used.tensors))?;
+            }
         }
         for note in &self.notes {
             line("note", note.clone())?;

@@ -15,8 +15,9 @@ const WINDOW: usize = 512;
 
 /// Write a model's weights as integers in groups, with the scale and zero point of the least error for each.
 ///
-/// The folder is in the layout of compressed-tensors (pack-quantized), which this program, transformers and vLLM read. Memory
-/// stays bounded whatever the model's size.
+/// The folder is in the layout of compressed-tensors (pack-quantized). Readers that were checked: this program, for all of them;
+/// transformers 5.23 with compressed-tensors 0.20, for symmetric ones (q8 and what ends in -sym; its loader expects unpacked zero
+/// points). Memory stays bounded whatever the model's size.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A folder, a .gguf file, a name of the hub or a short one, or tiny
@@ -27,7 +28,7 @@ pub(super) struct Args {
     #[arg(value_name = "OUT")]
     out: PathBuf,
 
-    /// q8 (int8-g128-sym), q4 (int4-g32-zero), or int8 or int4 with -g32 or -g128 and -sym or -zero
+    /// q8 (int8-g32-sym), q4 (int4-g32-zero), or int8 or int4 with -g32 or -g128 and -sym or -zero
     #[arg(long, value_name = "TO", default_value_t = QuantizeTo::Q8)]
     to: QuantizeTo,
 

@@ -13,7 +13,7 @@ use crate::plan::{AttentionShape, CHUNK, Capacity, Numerics, split_bytes};
 use crate::sampler::Sampler;
 use crate::segments::QUANTUM;
 use crate::weights::{GpuWeights, Rewrite};
-use raglan_models::{Checkpoint, ModelSpec};
+use raglan_models::{Checkpoint, FormatUse, ModelSpec};
 use raglan_shaders::AdapterLimits;
 
 /// A storage binding at most, as wgpu has it on Vulkan and DX12.
@@ -67,6 +67,9 @@ pub struct Memory {
     pub budget_bytes: Option<u64>,
     /// Weights, with their padding.
     pub weight_bytes: u64,
+    /// The same by the format in which they lie there.
+    #[serde(skip)]
+    pub weight_formats: Vec<FormatUse>,
     /// What a step works in: activations, logits, work items, partial results, the table of RoPE.
     pub step_bytes: u64,
     /// Mapped memory through which inputs, outputs and weights go, which lies with the adapter or with the host.
@@ -231,6 +234,7 @@ pub(super) fn arrange(
     let memory = Memory {
         budget_bytes: offer.budget_bytes,
         weight_bytes: weights.bytes,
+        weight_formats: weights.formats,
         step_bytes,
         mapped_bytes,
         free_bytes,

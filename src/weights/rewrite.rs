@@ -63,7 +63,7 @@ impl<'a> Source<'a> {
     pub(super) fn new(tensor: Tensor<'a>, role: Role, rewrite: &Rewrite<'_>) -> Source<'a> {
         use LayerRole::{Down, Gate, K, O, Q, Up, V};
         let is_product = matches!(role, Role::Layer(_, Q | K | V | O | Gate | Up | Down));
-        let is_new = |to: &QuantizeTo| to.format(tensor.cols).is_some_and(|format| format != tensor.format);
+        let is_new = |to: &QuantizeTo| to.format(tensor.cols).is_some_and(|format| !is_alike(format, tensor.format));
         let quantize = rewrite.quantize.filter(|to| is_product && is_new(to));
         let is_float = tensor.format.block().0 == 1;
         let rotation = match role {
@@ -128,6 +128,16 @@ impl<'a> Source<'a> {
             None => write_floats(values, self.format, out).map_err(refused),
         }
     }
+}
+
+/// Whether both have so many bits and such groups: to quantise from one to the other would only lose.
+fn is_alike(a: Format, b: Format) -> bool {
+    let bits_and_group = |format| match format {
+        Format::Q4_0 | Format::I4G32 => Some((4, 32)),
+        Format::Q8_0 | Format::I8G32 => Some((8, 32)),
+        _ => None,
+    };
+    a == b || bits_and_group(a).is_some_and(|met| bits_and_group(b) == Some(met))
 }
 
 /// Rotated floats as they are stored; those past f16 become its largest.
@@ -224,8 +234,8 @@ mod tests {
         assert!(!kept.is_rotated() && !kept.takes_work() && kept.format == Format::Q8_0);
         let quantised = with(Some(QuantizeTo::Q4), O);
         assert!(quantised.is_rotated() && quantised.loses_twice() && quantised.format == Format::I4G32);
-        let down = with(Some(QuantizeTo::Q8), Role::Layer(3, LayerRole::Down));
-        assert!(!down.is_rotated() && down.format == Format::I8G32);
+        let down = with(Some("int8-g128".parse().expect("a name")), Role::Layer(3, LayerRole::Down));
+        assert!(!down.is_rotated() && down.format == Format::Q8_0, "32 columns");
         for role in [Role::Embedding, Role::LmHead] {
             assert_eq!(with(Some(QuantizeTo::Q8), role).format, Format::Q8_0);
         }
@@ -237,8 +247,13 @@ mod tests {
         let rewrite = Rewrite { quantize: Some(QuantizeTo::Q8), ..Rewrite::NONE };
         let down = Role::Layer(0, LayerRole::Down);
         assert!(!Source::new(tensor(Format::F16, 1, 40, &bytes), down, &rewrite).takes_work());
-        let blocks = [0; 132];
-        assert!(!Source::new(tensor(Format::I8G128, 1, 128, &blocks), down, &rewrite).takes_work());
+        let blocks = [0; 144];
+        for (format, bytes) in [(Format::Q8_0, 136), (Format::I8G32, 144)] {
+            let source = Source::new(tensor(format, 1, 128, &blocks[..bytes]), down, &rewrite);
+            assert!(!source.takes_work() && source.format == format);
+        }
+        let coarser = Source::new(tensor(Format::I8G128, 1, 128, &blocks[..132]), down, &rewrite);
+        assert!(coarser.loses_twice() && coarser.format == Format::Q8_0);
     }
 
     #[test]

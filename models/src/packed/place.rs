@@ -123,7 +123,12 @@ impl PackedPlace {
         };
         let [small, large] = if bits == 4 { [Format::I4G32, Format::I4G128] } else { [Format::I8G32, Format::I8G128] };
         let float = if scale_format == Format::Bf16 { Format::Bf16 } else { Format::F16 };
-        let format = [large, small].into_iter().find(|format| blocks(*format)).unwrap_or(float);
+        let format = match [large, small].into_iter().find(|format| blocks(*format)).unwrap_or(float) {
+            // ggml's blocks of the same say it in two bytes less: their zero is the middle, their scale of f16.
+            Format::I4G32 if zeros.is_none() && scale_format == Format::F16 => Format::Q4_0,
+            Format::I8G32 if zeros.is_none() && scale_format == Format::F16 => Format::Q8_0,
+            format => format,
+        };
         let scales = (scales, scale_format, order);
         Ok(PackedPlace { name, format, names: search.names, layout, quants, scales, zeros, group_size, group_of })
     }

@@ -34,7 +34,7 @@ impl Bits {
 
 /// What weights are quantised to: `x = scale * (q - zero)`, a scale and a zero point for each group of neighbouring columns.
 ///
-/// By name: `q8` is int8 in groups of 128, symmetric; `q4` is int4 in groups of 32 with zero points. Spelt out:
+/// By name: `q8` is int8 in groups of 32, symmetric; `q4` is int4 in groups of 32 with zero points. Spelt out:
 /// `int8` or `int4`, then `-g32` or `-g128`, then `-sym` or `-zero`; and `-plain` after either for plain rounding, without the
 /// search for the scale of the least error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,8 +50,8 @@ pub struct QuantizeTo {
 }
 
 impl QuantizeTo {
-    /// int8, groups of 128, symmetric.
-    pub const Q8: QuantizeTo = QuantizeTo { bits: Bits::Eight, group: 128, symmetric: true, search: true };
+    /// int8, groups of 32, symmetric: of groups of 128 SmolLM2-135M's perplexity is 0.22 % higher, of these 0.09 %.
+    pub const Q8: QuantizeTo = QuantizeTo { bits: Bits::Eight, group: 32, symmetric: true, search: true };
     /// int4, groups of 32, with zero points.
     pub const Q4: QuantizeTo = QuantizeTo { bits: Bits::Four, group: 32, symmetric: false, search: true };
 
@@ -60,13 +60,16 @@ impl QuantizeTo {
         [self.group, 32].into_iter().find(|group| cols.is_multiple_of(*group))
     }
 
-    /// The format of rows of `cols` columns; `None` where they cannot be quantised.
+    /// The format of rows of `cols` columns; `None` where they cannot be quantised. Symmetric groups of 32 are ggml's blocks, whose
+    /// scale of two bytes has all that these need.
     pub fn format(self, cols: usize) -> Option<Format> {
-        Some(match (self.bits, self.group_of(cols)?) {
-            (Bits::Four, 32) => Format::I4G32,
-            (Bits::Four, _) => Format::I4G128,
-            (Bits::Eight, 32) => Format::I8G32,
-            (Bits::Eight, _) => Format::I8G128,
+        Some(match (self.bits, self.group_of(cols)?, self.symmetric) {
+            (Bits::Four, 32, true) => Format::Q4_0,
+            (Bits::Four, 32, false) => Format::I4G32,
+            (Bits::Four, ..) => Format::I4G128,
+            (Bits::Eight, 32, true) => Format::Q8_0,
+            (Bits::Eight, 32, false) => Format::I8G32,
+            (Bits::Eight, ..) => Format::I8G128,
         })
     }
 }
@@ -126,10 +129,10 @@ mod tests {
     #[test]
     fn every_name_means_one_thing_and_is_told_again() {
         for (text, bits, group, symmetric, search) in [
-            ("q8", Bits::Eight, 128, true, true),
+            ("q8", Bits::Eight, 32, true, true),
             ("q4", Bits::Four, 32, false, true),
             ("q4-plain", Bits::Four, 32, false, false),
-            ("int8-g32-sym", Bits::Eight, 32, true, true),
+            ("int8-g128-sym", Bits::Eight, 128, true, true),
             ("int8-g128-zero", Bits::Eight, 128, false, true),
             ("int4-g128-sym", Bits::Four, 128, true, true),
             ("int4-g32-sym-plain", Bits::Four, 32, true, false),
@@ -140,8 +143,8 @@ mod tests {
         }
         let short = |text: &str| text.parse::<QuantizeTo>().expect(text).to_string();
         assert_eq!(
-            ["int8", "int4", "int8-g32", "int4-sym", "int4-g128"].map(short),
-            ["q8", "q4", "int8-g32-sym", "int4-g32-sym", "int4-g128-zero"]
+            ["int8", "int4", "int8-g32-sym", "int4-sym", "int4-g128"].map(short),
+            ["q8", "q4", "q8", "int4-g32-sym", "int4-g128-zero"]
         );
         for text in ["", "q5", "q8-g32", "int4-g64", "int4-sym-g32", "int8-plain-sym", "Q8", "int4-"] {
             assert!(text.parse::<QuantizeTo>().is_err(), "{text}");
@@ -150,6 +153,8 @@ mod tests {
 
     #[test]
     fn groups_are_smaller_where_the_row_asks_for_it() {
-        assert_eq!([256, 576, 96, 33].map(|cols| QuantizeTo::Q8.group_of(cols)), [Some(128), Some(32), Some(32), None]);
+        let to: QuantizeTo = "int8-g128".parse().expect("a name");
+        assert_eq!([256, 576, 96, 33].map(|cols| to.group_of(cols)), [Some(128), Some(32), Some(32), None]);
+        assert_eq!([256, 576, 33].map(|cols| to.format(cols)), [Some(Format::I8G128), Some(Format::Q8_0), None]);
     }
 }

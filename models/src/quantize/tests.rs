@@ -89,6 +89,21 @@ proptest! {
     }
 
     #[test]
+    fn blocks_decode_to_what_codes_and_grids_mean(
+        seed: u64,
+        exponent in -30i32..12,
+        shift in -3.0f32..3.0,
+        name in prop::sample::select(&ALL[..]),
+    ) {
+        let values: Vec<f32> = normal(seed, 256).iter().map(|x| (x + shift) * 2f32.powi(exponent)).collect();
+        let to = target(name);
+        let (mut blocks, mut met) = (vec![0; 2 * row_bytes(128, to)], vec![0.0; 256]);
+        encode_rows(&values, 128, to, None, &mut blocks).expect("finite");
+        to.format(128).expect("whole groups").decode(&blocks, &mut met);
+        prop_assert_eq!(met, back(&values, 128, to, None));
+    }
+
+    #[test]
     fn nothing_is_further_than_half_a_step(seed: u64, name in prop::sample::select(&ALL[..])) {
         let (values, to) = (normal(seed, 128), plain(target(name)));
         let group = to.group_of(128).expect("128 columns");
@@ -184,6 +199,18 @@ fn blocks_hold_codes_scale_and_zero() {
         assert_eq!(block[..16], quants);
         assert_eq!(block[16..], (0.5f32.to_bits() | 6).to_le_bytes());
     }
+    // ggml's: the scale comes first; zero is 8, or bytes have a sign.
+    let half = |scale: f32| half::f16::from_f32(scale).to_le_bytes();
+    let values: Vec<f32> = (0..32).map(|index| (index % 15) as f32 * 0.5 - 3.5).collect();
+    let mut out = vec![0; 18];
+    encode_rows(&values, 32, target("int4-g32-sym"), None, &mut out).expect("finite");
+    let quants: Vec<u8> = (0..16).map(|byte| (byte % 15 + 1) | ((byte + 16) % 15 + 1) << 4).collect();
+    assert_eq!(out, [&half(0.5)[..], &quants].concat());
+    let values: Vec<f32> = (0..32).map(|index| (127 - 8 * index) as f32 * 0.25).collect();
+    let mut out = vec![0; 34];
+    encode_rows(&values, 32, QuantizeTo::Q8, None, &mut out).expect("finite");
+    let quants: Vec<u8> = (0..32).map(|index| (127i8.wrapping_sub_unsigned(8 * index)) as u8).collect();
+    assert_eq!(out, [&half(0.25)[..], &quants].concat());
     let to = target("int8-g128-sym");
     let values: Vec<f32> = (0..128).map(|index| index as f32 * -0.25).collect();
     let mut out = vec![0; row_bytes(128, to)];

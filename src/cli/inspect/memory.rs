@@ -46,20 +46,23 @@ struct Row {
     bound_by: Bound,
 }
 
-/// How an engine would be started, and what that is called: a format of weights, a type of keys and values.
-type Way = ((String, String), EngineOptions);
+/// The name of a type of keys and values, and how an engine would be started with it.
+type Way = (String, EngineOptions);
 
 /// Prints the longest context of every model, weight format, type of keys and values, and card.
 pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], json: bool) -> Result {
     let mut rows = Vec::new();
     for checkpoint in checkpoints {
-        for ((weights, kv_type), options) in ways(global, checkpoint) {
+        for (kv_type, options) in ways(global) {
             for card in cards {
                 let options = EngineOptions { max_context: Some(usize::MAX), ..options.clone() };
                 let memory = Memory::of(&Offer::of_card(card.bytes), checkpoint, &options)?;
+                // The one that most of them are in, as they lie there.
+                let weights = memory.weight_formats.iter().max_by_key(|used| used.bytes);
+                let weights = weights.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
                 rows.push(Row {
                     model: checkpoint.path().display().to_string(),
-                    weights: weights.clone(),
+                    weights,
                     kv_type: kv_type.clone(),
                     positions: options.spec(checkpoint).max_position_embeddings,
                     card: card.name.clone(),
@@ -77,16 +80,14 @@ pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], j
     if json { print_json(&rows) } else { print(&rows, cards) }
 }
 
-/// What the options ask for; where they leave it open, every weight format and type of keys and values.
-fn ways(global: &Global, checkpoint: &Checkpoint) -> Vec<Way> {
+/// What the options ask for; where they leave it open, every type of keys and values.
+fn ways(global: &Global) -> Vec<Way> {
     let options = global.engine_options(1);
-    let stored = checkpoint.formats().into_iter().max_by_key(|used| used.bytes);
-    let stored = stored.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
     let kv_types = match &options.kv_types {
         Some(asked) => vec![asked.clone()],
         None => [KvType::F16, KvType::Int8, KvType::Int4].map(KvTypes::from).into(),
     };
-    let way = |kv: KvTypes| ((stored.clone(), kv.to_string()), EngineOptions { kv_types: Some(kv), ..options.clone() });
+    let way = |kv: KvTypes| (kv.to_string(), EngineOptions { kv_types: Some(kv), ..options.clone() });
     kv_types.into_iter().map(way).collect()
 }
 
