@@ -281,7 +281,9 @@ fn bad_input_is_refused_with_what_was_met() {
 fn help_says_what_is_not_there_yet() {
     let help = run(&["--help"]);
     assert!(help.stdout.contains("Not there yet: serve"), "{}", help.stdout);
-    for verb in ["generate", "chat", "perplexity", "eval", "inspect", "devices", "bench", "tune", "self-test"] {
+    for verb in
+        ["generate", "chat", "perplexity", "eval", "inspect", "quantize", "devices", "bench", "tune", "self-test"]
+    {
         assert!(help.stdout.contains(verb), "{verb}");
         assert_eq!(run(&[verb, "--help"]).code, Some(0), "{verb}");
     }
