@@ -41,6 +41,10 @@ impl Partial {
             let wanted = format!("what a run that was cut off left ({MARKER} in it): move it away");
             return Err(Error::malformed(path, "the folder to write in", "something else", wanted));
         }
+        let busy = || {
+            let wanted = "one run at a time, or another name";
+            Error::malformed(&path, "the folder to write in", "being written by another run", wanted)
+        };
         let marker_path = path.join(MARKER);
         let marker = File::options().write(true).create(true).truncate(false).open(&marker_path);
         let marker = marker.map_err(Error::io(&marker_path))?;
@@ -49,17 +53,25 @@ impl Partial {
             // A file system without locks: what is there already may be another's.
             Err(TryLockError::Error(_)) if is_new => (),
             Err(TryLockError::Error(error)) => return Err(Error::io(marker_path)(error)),
-            Err(TryLockError::WouldBlock) => {
-                let wanted = "one run at a time, or another name";
-                return Err(Error::malformed(path, "the folder to write in", "being written by another run", wanted));
-            }
+            Err(TryLockError::WouldBlock) => return Err(busy()),
         }
-        // The one that held the lock may just have finished.
-        if !marker_path.exists() || out.symlink_metadata().is_ok() {
-            return Err(Error::malformed(out, "the folder to write", "there already", "a name that is free"));
+        // The one that held the lock may just have finished: then the lock is of a file that is gone.
+        if !marker_path.exists() {
+            return Err(busy());
         }
         clear(&path)?;
-        Ok(Partial { path, marker: Some(marker) })
+        let partial = Partial { path, marker: Some(marker) };
+        match out.symlink_metadata() {
+            Ok(_) => Err(Error::malformed(out, "the folder to write", "there already", "a name that is free")),
+            Err(_) => Ok(partial),
+        }
+    }
+
+    /// Removes it. The failure that led here is the one to tell; the marker goes last, since without it no run would begin anew.
+    fn remove(&self) {
+        let _ = clear(&self.path);
+        let _ = std::fs::remove_file(self.path.join(MARKER));
+        let _ = std::fs::remove_dir(&self.path);
     }
 
     /// Gives it its name.
@@ -69,19 +81,19 @@ impl Partial {
     pub(super) fn rename(mut self, out: &Path) -> Result<(), Error> {
         let marker = self.path.join(MARKER);
         std::fs::remove_file(&marker).map_err(Error::io(marker))?;
-        std::fs::rename(&self.path, out).map_err(Error::io(out))?;
+        // Windows renames no folder in which a file is open.
         self.marker = None;
-        Ok(())
+        std::fs::rename(&self.path, out).map_err(|error| {
+            self.remove();
+            Error::io(out)(error)
+        })
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
         if self.marker.is_some() {
-            // The failure that led here is the one to tell. The marker goes last: without it nobody would dare to go on.
-            let _ = clear(&self.path);
-            let _ = std::fs::remove_file(self.path.join(MARKER));
-            let _ = std::fs::remove_dir(&self.path);
+            self.remove();
         }
     }
 }
