@@ -119,7 +119,7 @@ impl Stepper {
         // Dynamic scaling follows the longest context that the cache is made for.
         let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
         let mut found = Vec::new();
-        if kv_types.center && kv_shape.is_quantised() && !checkpoint.is_synthetic() {
+        if kv_shape.is_quantised() && !checkpoint.is_synthetic() {
             // A deterministic run computes the same whatever the size of its cache.
             let longest = if options.deterministic { spec.max_position_embeddings } else { memory.longest_context };
             let of = (&types, &kv_types);
@@ -131,7 +131,7 @@ impl Stepper {
         let sampler = Sampler::new(gpu, spec.vocab_size, &limits)?;
         let kv_cache = KvCache::allocate(gpu, &kv_shape, &memory.slots, quantum)?;
         for (layer, found) in found.iter().enumerate() {
-            if let Some(found) = found {
+            if let Some(found) = found.as_ref().filter(|_| kv_types.center) {
                 kv_cache.set_mean(gpu, layer, &found.mean)?;
             }
         }

@@ -82,6 +82,12 @@ pub enum Error {
         /// The number.
         met: f32,
     },
+    /// The user ended it.
+    #[error("{path}: stopped before it was whole; nothing is left of it", path = path.display())]
+    Interrupted {
+        /// What was being written.
+        path: PathBuf,
+    },
     /// A chat template does not parse, fails, or refuses the conversation.
     #[error("{path}: chat template, line {line}: {reason}; --no-chat-template does without it", path = path.display())]
     Template {

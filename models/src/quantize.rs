@@ -4,6 +4,7 @@ mod blocks;
 mod config;
 mod folder;
 mod pack;
+mod partial;
 mod search;
 mod shards;
 mod target;

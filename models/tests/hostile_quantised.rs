@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use checkpoint_support::{ABSENT, copy_of, golden, refused, safetensors_file, split_safetensors, with_config};
+use raglan_models::quantize::{FolderOptions, write_folder};
 use raglan_models::{Checkpoint, Error, LayerRole, Role};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -111,6 +112,11 @@ fn what_is_not_built_is_refused_by_name() {
 fn sizes_that_disagree_are_refused_by_tensor() {
     let scales = format!("{GATE}.scales");
     let q = "model.layers.0.self_attn.q_proj";
+    // A whole row is a group under either name, of which there are then fewer than the file has.
+    for key in ["group_size", "q_group_size"] {
+        refuse_config("awq", &[(key, json!(-1))], &["model.safetensors", q, ".scales", "[2, 128]", "[1, 128]"]);
+        refuse_config("awq", &[(key, json!(-2))], &["quantization_config", key]);
+    }
     refuse_config("awq", &[("group_size", json!(32))], &["model.safetensors", q, ".scales", "[2, 128]", "[4, 128]"]);
     refuse_config("gptq", &[("group_size", json!(1))], &[q, ".scales", "[1, 128]", "[128, 128]"]);
     refuse_config("gptq", &[("bits", json!(8))], &[q, ".qweight", "[16, 128]", "[32, 128]"]);
@@ -184,9 +190,20 @@ fn numbers_that_cannot_be_are_found_before_they_are_uploaded() {
     all.get_mut(&format!("{GATE}.qzeros")).unwrap().2.fill(3);
     all.get_mut(&format!("{GATE}.qzeros")).unwrap().2[5] = 0xff;
     write(&path, &all);
-    let message = check(older).to_string();
+    let out = older.path().join("out");
+    let options = FolderOptions {
+        to: "q4".parse().unwrap(),
+        keep: &[],
+        importance: &|_| None,
+        shard_bytes: None,
+        interrupted: None,
+    };
+    let written = write_folder(&Checkpoint::open(older.path()).unwrap(), &out, &options, &mut |_, _| ()).unwrap_err();
     let parts = ["model.safetensors", GATE, "qzeros", "output 5, group 0", "256", "0 to 255"];
-    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    for message in [written.to_string(), check(older).to_string()] {
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    }
+    assert!(!out.exists());
     // compressed-tensors' zero points as bytes, which older versions wrote.
     let bytes = |value: u8| {
         changed("compressed_int4", |tensors| {

@@ -1,11 +1,12 @@
 //! Folders of quantised weights: what is written is read back to the number, whatever the checkpoint, the bits and the cut of the files.
 
 use raglan_models::quantize::{FolderOptions, encode_rows, write_folder};
-use raglan_models::{Checkpoint, Error, QuantizeTo, Role, Tensor, Tokenizer};
+use raglan_models::{Checkpoint, Error, LayerRole, QuantizeTo, Role, Tensor, Tokenizer};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn options<'a>(to: &str, keep: &'a [String]) -> FolderOptions<'a> {
-    FolderOptions { to: to.parse().expect(to), keep, importance: &|_| None, shard_bytes: None }
+    FolderOptions { to: to.parse().expect(to), keep, importance: &|_| None, shard_bytes: None, interrupted: None }
 }
 
 fn decoded(tensor: &Tensor<'_>) -> Vec<f32> {
@@ -111,24 +112,102 @@ fn a_run_that_fails_leaves_nothing_and_one_that_was_cut_is_begun_anew() {
     let cut = folder.path().join("out.raglan-partial");
     std::fs::create_dir(&cut).expect("a folder");
     std::fs::write(cut.join("model.safetensors"), "half").expect("a file");
+    // Whose folder that is nobody knows.
+    let met = write_folder(&Checkpoint::open(&copy).expect("the copy"), &out, &options("q4", &keep), &mut |_, _| ());
+    assert!(met.is_err_and(|error| error.to_string().contains("move it away")));
+    left(&cut, &["model.safetensors"]);
+    std::fs::write(cut.join(".raglan-partial"), "").expect("a file");
     write_folder(&Checkpoint::open(&copy).expect("the copy"), &out, &options("q4", &keep), &mut |_, _| ())
         .expect("written");
     left(folder.path(), &["copy", "out"]);
     assert!(!out.join("tokenizer.json").exists());
 
-    // A number in the middle of the data becomes NaN.
+    // A number in the middle of the data becomes NaN: of a matrix that is quantised, and of one that is kept.
     let path = copy.join("model.safetensors");
-    let mut bytes = std::fs::read(&path).expect("the copy");
-    let checkpoint = Checkpoint::open(&copy).expect("the copy");
-    let down = tensor(&checkpoint, Role::Layer(0, raglan_models::LayerRole::Down));
-    let at = bytes.windows(down.bytes.len()).position(|window| window == down.bytes).expect("it is in the file");
-    drop(checkpoint);
-    let nan = half::f16::NAN.to_le_bytes();
-    bytes[at + 2000..at + 2002].copy_from_slice(&nan);
-    std::fs::remove_file(&path).expect("the copy");
-    std::fs::write(&path, bytes).expect("the copy");
-    let source = Checkpoint::open(&copy).expect("matrices are looked at later");
-    let met = write_folder(&source, &folder.path().join("bad"), &options("q4", &keep), &mut |_, _| ());
-    assert!(matches!(met, Err(Error::NotFinite { index: 1000, .. })), "{met:?}");
-    left(folder.path(), &["copy", "out"]);
+    let whole = std::fs::read(&path).expect("the copy");
+    for role in [Role::Layer(0, LayerRole::Down), Role::Embedding] {
+        let mut bytes = whole.clone();
+        let checkpoint = Checkpoint::tiny().expect("the program's own model");
+        let matrix = tensor(&checkpoint, role);
+        let at =
+            bytes.windows(matrix.bytes.len()).position(|window| window == matrix.bytes).expect("it is in the file");
+        bytes[at + 2000..at + 2002].copy_from_slice(&half::f16::NAN.to_le_bytes());
+        std::fs::remove_file(&path).expect("the copy");
+        std::fs::write(&path, bytes).expect("the copy");
+        let source = Checkpoint::open(&copy).expect("matrices are looked at later");
+        let met = write_folder(&source, &folder.path().join("bad"), &options("q4", &keep), &mut |_, _| ());
+        assert!(matches!(met, Err(Error::NotFinite { index: 1000, .. })), "{met:?}");
+        left(folder.path(), &["copy", "out"]);
+    }
+}
+
+#[test]
+fn a_second_run_is_refused_and_the_first_goes_on() {
+    let source = Checkpoint::tiny().expect("the program's own model");
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("deep").join("out");
+    let (mut again, mut after) = (None, None);
+    let written = write_folder(&source, &out, &options("q8", &[]), &mut |_, _| {
+        again.get_or_insert_with(|| write_folder(&source, &out, &options("q8", &[]), &mut |_, _| ()));
+        after.get_or_insert_with(|| out.with_file_name("out.raglan-partial").join("model.safetensors").exists());
+    });
+    let message = again.expect("it was tried").expect_err("it is being written").to_string();
+    assert!(message.contains("being written by another run"), "{message}");
+    assert_eq!(after, Some(true));
+    written.expect("the first is whole");
+    Checkpoint::open(&out).expect("a folder that is whole");
+    left(out.parent().expect("it has one"), &["out"]);
+    assert!(!out.join(".raglan-partial").exists());
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_nothing() {
+    let source = Checkpoint::tiny().expect("the program's own model");
+    let folder = tempfile::tempdir().expect("a folder");
+    let flag = AtomicBool::new(false);
+    let options = FolderOptions { interrupted: Some(&flag), ..options("q8", &[]) };
+    let mut calls = 0;
+    let met = write_folder(&source, &folder.path().join("out"), &options, &mut |_, _| {
+        calls += 1;
+        flag.store(calls == 3, Ordering::Relaxed);
+    });
+    assert!(matches!(met, Err(Error::Interrupted { .. })), "{met:?}");
+    assert_eq!(calls, 3);
+    left(folder.path(), &[]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_there_already() {
+    let source = Checkpoint::tiny().expect("the program's own model");
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("out");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &out).expect("a link");
+    let met = write_folder(&source, &out, &options("q8", &[]), &mut |_, _| panic!("it began"));
+    assert!(met.is_err_and(|error| error.to_string().contains("there already")));
+    // Nor is a link written through that has the partial folder's name.
+    let target = folder.path().join("target");
+    std::fs::create_dir(&target).expect("a folder");
+    std::os::unix::fs::symlink(&target, folder.path().join("new.raglan-partial")).expect("a link");
+    let met = write_folder(&source, &folder.path().join("new"), &options("q8", &[]), &mut |_, _| panic!("it began"));
+    assert!(met.is_err_and(|error| error.to_string().contains("move it away")));
+    left(&target, &[]);
+}
+
+#[test]
+fn matrices_that_were_quantised_lose_twice_though_they_come_as_floats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["gptq_act_order", "gptq"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name);
+        let source = Checkpoint::open(&path).expect(name);
+        let written =
+            write_folder(&source, &folder.path().join(name), &options("int8-g32", &[]), &mut |_, _| ()).expect(name);
+        let matrices = 7 * source.spec().layers.len();
+        let wanted = format!("{matrices} matrices of");
+        assert!(
+            written.notes.iter().any(|note| note.contains("twice") && note.contains(&wanted)),
+            "{:?}",
+            written.notes
+        );
+    }
 }

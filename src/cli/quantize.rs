@@ -1,13 +1,14 @@
 //! `raglan quantize`: a checkpoint as a smaller one.
 
 use super::global::Global;
+use super::interrupt::{self, Interruptible};
 use super::load::{Model, open_gpu};
 use super::output::{bytes, note, print_json, print_line};
 use super::progress::{Bar, LoadingBar};
 use super::{Result, refused};
 use raglan::models::QuantizeTo;
 use raglan::models::quantize::{FolderOptions, write_folder};
-use raglan::{Error, Importance, Loading, Stepper};
+use raglan::{EngineOptions, Error, Importance, Loading, Stepper};
 use std::path::{Path, PathBuf};
 
 /// Tokens that see each other.
@@ -50,7 +51,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(global: &Global, args: Args) -> Result {
-    if args.out.exists() {
+    if args.out.symlink_metadata().is_ok() {
         return refused(format!("{} is there already; name another folder", args.out.display()));
     }
     if global.quantize.is_some() {
@@ -64,10 +65,18 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
     let keep: Vec<String> =
         args.keep.iter().map(|name| if name == "embed" { "embed_tokens" } else { name }.to_owned()).collect();
     let importance = |role| importance.as_ref().and_then(|importance| importance.of(role));
-    let options = FolderOptions { to: args.to, keep: &keep, importance: &importance, shard_bytes: None };
+    interrupt::listen();
+    let interruptible = Interruptible::begin();
+    let interrupted = Some(interruptible.flag());
+    let options = FolderOptions { to: args.to, keep: &keep, importance: &importance, shard_bytes: None, interrupted };
     let bar = Bar::count("quantising", args.json);
-    let written = write_folder(&model.checkpoint, &args.out, &options, &mut |done, total| bar.set(done, total))?;
-    drop(bar);
+    let written = write_folder(&model.checkpoint, &args.out, &options, &mut |done, total| bar.set(done, total));
+    drop((bar, interruptible));
+    if let Err(error @ raglan::models::Error::Interrupted { .. }) = &written {
+        note(error);
+        interrupt::exit();
+    }
+    let written = written?;
     if args.json {
         return print_json(&serde_json::json!({
             "path": args.out,
@@ -95,8 +104,7 @@ fn watch(global: &Global, model: &Model, text: &Path, most_tokens: usize, quiet:
     let read = std::fs::read_to_string(text).map_err(|source| Error::Io { path: text.into(), source })?;
     let tokens = model.text(", so it reads no text")?.encode(&read, false)?;
     let tokens = &tokens[..tokens.len().min(most_tokens)];
-    let mut options = global.engine_options(1);
-    options.max_context = Some(WINDOW);
+    let options = watching(global);
     let gpu = open_gpu(global)?;
     let bar = LoadingBar::new(quiet);
     let mut uploaded = |done, total| bar.set(Loading::Weights { done, total });
@@ -104,4 +112,26 @@ fn watch(global: &Global, model: &Model, text: &Path, most_tokens: usize, quiet:
     drop(bar);
     let bar = Bar::count("watching activations", quiet);
     engine.importance(tokens, WINDOW, &mut |done, total| bar.set(done as u64, total as u64))
+}
+
+/// The engine that watches: weights as they are, and keys and values in floats, since a rotated cache has `o` read rotated columns,
+/// and a lossy one what other inputs would be.
+fn watching(global: &Global) -> EngineOptions {
+    EngineOptions { max_context: Some(WINDOW), kv_types: None, quantize: None, ..global.engine_options(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Cli;
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn activations_are_watched_with_a_cache_of_floats_and_weights_as_they_are() {
+        let args = ["raglan", "--kv-type", "int4", "--quantize", "q4", "quantize", "tiny", "out"];
+        let Cli { global, .. } = Cli::try_parse_from(args).expect("sound arguments");
+        assert!(global.engine_options(1).kv_types.is_some() && global.engine_options(1).quantize.is_some());
+        let options = watching(&global);
+        assert!(options.kv_types.is_none() && options.quantize.is_none());
+    }
 }

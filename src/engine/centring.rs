@@ -73,8 +73,7 @@ pub(super) fn find(
         let kv = kv_types.of_layer(layer);
         let of_layer = || -> Result<LayerFound, Error> {
             let rows = reader.rows(gpu, layer, count)?;
-            let rotation = if kv_types.rotate { rotation(spec.head_dim) } else { 0 };
-            Ok(look(spec, layer, (kv, rotation), rows, positions))
+            Ok(look(spec, layer, kv_types, rows, positions))
         };
         found.push(kv.is_quantised().then(of_layer).transpose()?);
     }
@@ -169,15 +168,16 @@ impl Reader {
     }
 }
 
-/// The means of a layer's keys, and how well its type holds them and the values.
+/// The means of a layer's keys, zeros where they are not centred, and how well its type holds them and the values.
 fn look(
     spec: &ModelSpec,
     layer: usize,
-    (kv, rotation): (KvType, usize),
+    kv_types: &KvTypes,
     [keys, values]: [Vec<f64>; 2],
     positions: usize,
 ) -> LayerFound {
-    let head_dim = spec.head_dim;
+    let (kv, head_dim) = (kv_types.of_layer(layer), spec.head_dim);
+    let rotation = if kv_types.rotate { rotation(head_dim) } else { 0 };
     let inv_freq = if spec.layers[layer].rope { spec.rope.inv_freq() } else { Vec::new() };
     let (turn, zeros) = (Turn { inv_freq }, vec![0.0; head_dim]);
     let head = keys.len() / spec.num_key_value_heads;
@@ -192,8 +192,10 @@ fn look(
         let [centred, uncentred] =
             [&average, &zeros].map(|mean| fidelity(kv, Side::Key, &spread_out, mean, rotation, differ));
         // Channels that turn neither often nor hardly may lose by it.
-        let (mean, held) =
-            if centred.error < uncentred.error { (average, centred) } else { (zeros.clone(), uncentred) };
+        let (mean, held) = match kv_types.center && centred.error < uncentred.error {
+            true => (average, centred),
+            false => (zeros.clone(), uncentred),
+        };
         found.mean.extend(mean);
         found.keys = found.keys.worse(held);
         let held = fidelity(kv, Side::Value, &values[..looked], &zeros, rotation, spread(values, head_dim));
@@ -218,17 +220,25 @@ pub(super) fn warn(spec: &ModelSpec, (types, kv_types): (&Types, &KvTypes), foun
         }
     }
     if let Some((error, floats)) = unsuited(found, types.kv) {
-        let named = floats.to_string();
         let kept = KvTypes { layers: [&kv_types.layers[..], &floats.layers].concat(), ..kv_types.clone() };
-        let named: Vec<&str> = named.split(',').skip(1).filter_map(|layers| layers.split('=').next()).collect();
-        let (named, float) = (named.join(", "), types.kv);
+        let (named, float) = (named(kv_types, &floats), types.kv);
         log::warn!(
-            "{} rounds keys or values of layers {named} by {:.0} % of what they differ by, or those of the first token, on which \
-             attention may rest: answers may suffer; --kv-type {kept} keeps these layers in {float}",
-            kv_types.default,
+            "keys or values of layers {named} are rounded by up to {:.0} % of what they differ by, or those of the first token, on \
+             which attention may rest: answers may suffer; --kv-type {kept} keeps these layers in {float}",
             100.0 * error
         );
     }
+}
+
+/// The layers that `floats` names, each with its own type: `0-1 (int4), 7 (k8v4)`.
+fn named(kv_types: &KvTypes, floats: &KvTypes) -> String {
+    let layers: Vec<usize> = floats.layers.iter().flat_map(|(layers, _)| layers.clone()).collect();
+    let goes_on = |a: &usize, b: &usize| a + 1 == *b && kv_types.of_layer(*a) == kv_types.of_layer(*b);
+    let run = |run: &[usize]| match run {
+        [first, .., last] => format!("{first}-{last} ({})", kv_types.of_layer(*first)),
+        _ => format!("{} ({})", run[0], kv_types.of_layer(run[0])),
+    };
+    layers.chunk_by(goes_on).map(run).collect::<Vec<_>>().join(", ")
 }
 
 /// The worst error over [`MOST_ERROR`], and the layers that have such, each as `float`.
@@ -264,5 +274,8 @@ mod tests {
         let (worst, kept) = unsuited(&found, KvType::F16).expect("three are over");
         assert_eq!((worst, kept.to_string().as_str()), (3.0 * MOST_ERROR, "f16,0-1=f16,4=f16"));
         assert!(unsuited(&[of(0.1), None], KvType::F16).is_none());
+        let types: KvTypes = "f16,0=int4,1=k8v4,3-4=int4".parse().expect("it is sound");
+        assert_eq!(named(&types, &kept), "0 (int4), 1 (k8v4), 4 (int4)");
+        assert_eq!(named(&KvType::Int4.into(), &kept), "0-1 (int4), 4 (int4)");
     }
 }

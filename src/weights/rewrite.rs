@@ -85,7 +85,7 @@ impl<'a> Source<'a> {
 
     /// Whether it was quantised before and is quantised again.
     pub(super) fn loses_twice(&self) -> bool {
-        self.quantize.is_some() && self.tensor.format.block().0 > 1
+        self.quantize.is_some() && (self.tensor.format.block().0 > 1 || self.tensor.packed.is_some())
     }
 
     /// Whether its rows are to be computed and not just copied.

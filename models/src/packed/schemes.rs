@@ -88,10 +88,10 @@ fn bits(config: &Config, key: &str, supported: &[usize]) -> Result<usize, Error>
 }
 
 /// A number of columns; -1 is a whole row.
-fn group(config: &Config) -> Result<Option<Group>, Error> {
-    match config.get("group_size").and_then(Value::as_i64) {
+fn group(config: &Config, key: &str) -> Result<Option<Group>, Error> {
+    match config.get(key).and_then(Value::as_i64) {
         Some(-1) => Ok(Some(Group::Row)),
-        _ => Ok(config.count("group_size")?.map(Group::Columns)),
+        _ => Ok(config.count(key)?.map(Group::Columns)),
     }
 }
 
@@ -107,10 +107,7 @@ fn awq(config: &Config) -> Result<Schemes, Error> {
         None | Some("gemm") => (),
         Some(other) => return Err(config.unsupported("version", other, "gemm")),
     }
-    let group = match config.says("q_group_size") {
-        true => config.count("q_group_size")?.map(Group::Columns),
-        false => group(config)?,
-    };
+    let group = group(config, key("group_size", "q_group_size"))?;
     let zeros = config.stated_flag("zero_point")?.unwrap_or(true);
     Ok(one(Method::Awq, bits, group.unwrap_or(Group::Columns(128)), zeros))
 }
@@ -132,7 +129,7 @@ fn gptq(config: &Config) -> Result<Schemes, Error> {
         None | Some("int32") => (),
         Some(other) => return Err(config.unsupported("pack_dtype", other, "int32")),
     }
-    let group = group(config)?.unwrap_or(Group::Columns(128));
+    let group = group(config, "group_size")?.unwrap_or(Group::Columns(128));
     let symmetric = config.stated_flag("sym")?.unwrap_or(true);
     Ok(one(Method::Gptq { added }, bits, group, !symmetric))
 }
@@ -200,7 +197,7 @@ fn compressed_weights(config: &Config, format: Option<&str>, weights: &Config) -
         Some(other) => return Err(weights.unsupported("type", other, "int")),
     }
     let bits = bits(weights, "num_bits", if method == Method::Packed { &[4, 8] } else { &[8] })?;
-    let size = group(weights)?;
+    let size = group(weights, "group_size")?;
     let group = match (weights.text("strategy")?, size) {
         (Some("group") | None, Some(size)) => size,
         (Some("group"), None) => return Err(weights.malformed("group_size", "absent", "the columns of a group")),

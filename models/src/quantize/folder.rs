@@ -12,13 +12,15 @@
 //! A weight is `scale * (q - zero)`, the zero point of a symmetric matrix half the range. All else stays as it was, but for blocks of
 //! GGUF, which become F16. Source: compressed-tensors 0.20, `pack_quantized`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use half::{bf16, f16};
 
 use super::config::{quantization_config, write_small_files};
 use super::pack::{Packed, decode_rows, pack_rows, zero_rows};
+use super::partial::Partial;
 use super::shards::{Planned, Shards};
 use super::{NotFinite, QuantizeTo};
 use crate::{Checkpoint, Error, Format, Naming, Role, Tensor};
@@ -40,6 +42,17 @@ pub struct FolderOptions<'a> {
     pub importance: &'a dyn Fn(Role) -> Option<&'a [f32]>,
     /// Bytes of a file at most; `None` is 5 GB.
     pub shard_bytes: Option<u64>,
+    /// Set from outside to stop.
+    pub interrupted: Option<&'a AtomicBool>,
+}
+
+impl FolderOptions<'_> {
+    fn go_on(&self, out: &Path) -> Result<(), Error> {
+        match self.interrupted {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { path: out.into() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What was written.
@@ -59,15 +72,18 @@ pub struct Written {
 /// `progress` hears the numbers done and those in all.
 ///
 /// # Errors
-/// [`Error::Malformed`] where `out` is there, a name of `keep` is no module, or there is nothing to quantise; [`Error::NotFinite`];
-/// [`Error::Io`], a full disk for one; [`Error::Unsupported`] for a GGUF file of a model that `config.json` has no words for.
+/// [`Error::Malformed`] where `out` is there or is being written, the folder beside it is not this program's, a name of `keep` is no
+/// module, a zero point cannot be, or there is nothing to quantise; [`Error::NotFinite`]; [`Error::Io`], a full disk for one;
+/// [`Error::Unsupported`] for a GGUF file of a model that `config.json` has no words for; [`Error::Interrupted`]. Whatever the error,
+/// nothing of what was written stays.
 pub fn write_folder(
     checkpoint: &Checkpoint,
     out: &Path,
     options: &FolderOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Written, Error> {
-    if out.exists() {
+    // A link to nothing is there too.
+    if out.symlink_metadata().is_ok() {
         return Err(Error::malformed(out, "the folder to write", "there already", "a name that is free"));
     }
     let plan = Plan::new(checkpoint, options)?;
@@ -83,6 +99,7 @@ pub fn write_folder(
         item.write(checkpoint, &plan, options, &mut shards, &mut |numbers| {
             done += numbers;
             progress(done, total);
+            options.go_on(out)
         })?;
     }
     let bytes = shards.total;
@@ -90,42 +107,6 @@ pub fn write_folder(
     partial.rename(out)?;
     let quantized = plan.items.iter().filter(|item| item.scales.is_some()).count();
     Ok(Written { bytes, quantized, group: plan.to.group, notes })
-}
-
-/// A folder that is removed again unless it takes its name.
-struct Partial {
-    path: PathBuf,
-    kept: bool,
-}
-
-impl Partial {
-    fn create(out: &Path) -> Result<Partial, Error> {
-        let name = out
-            .file_name()
-            .ok_or_else(|| Error::malformed(out, "the folder to write", "no name", "a name that is free"))?;
-        let path = out.with_file_name(format!("{}.raglan-partial", name.to_string_lossy()));
-        // What a run that was cut off left there.
-        if path.exists() {
-            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
-        }
-        std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
-        Ok(Partial { path, kept: false })
-    }
-
-    fn rename(mut self, out: &Path) -> Result<(), Error> {
-        std::fs::rename(&self.path, out).map_err(Error::io(out))?;
-        self.kept = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.kept {
-            // The failure that led here is the one to tell.
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
 }
 
 /// What becomes of every tensor.
@@ -213,7 +194,9 @@ impl<'a> Plan<'a> {
 
     fn notes(&self, checkpoint: &Checkpoint) -> Vec<String> {
         let quantized = || self.items.iter().filter(|item| item.scales.is_some());
-        let again = quantized().filter(|item| item.tensor.format.block().0 > 1).count();
+        // Packed integers whose columns are in no order come as floats.
+        let is_lossy = |tensor: &Tensor<'_>| tensor.format.block().0 > 1 || tensor.packed.is_some();
+        let again = quantized().filter(|item| is_lossy(&item.tensor)).count();
         let mut notes = Vec::new();
         if again > 0 {
             let path = checkpoint.path().display();
@@ -262,22 +245,23 @@ impl Item<'_> {
         all
     }
 
-    /// Writes all of it, band by band; `done` hears how many numbers more are done.
+    /// Writes all of it, band by band; `done` hears how many numbers more are done, and may end it.
     fn write(
         &self,
         checkpoint: &Checkpoint,
         plan: &Plan<'_>,
         options: &FolderOptions<'_>,
         shards: &mut Shards,
-        done: &mut dyn FnMut(u64),
+        done: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let tensor = &self.tensor;
         if !self.is_matrix {
             let values = checkpoint.vector(self.role)?.expect("the model has the vector");
             shards.write(&self.name(&self.last), 0, &floats(&values, self.kept_format()))?;
-            done(self.numbers());
-            return Ok(());
+            return done(self.numbers());
         }
+        // What is kept, and zero points that no block can have, pass through nothing else that looks.
+        checkpoint.check_finite(self.role)?;
         let band_rows = (BAND_VALUES / tensor.cols / 8 * 8).clamp(8, BAND_ROWS);
         let bands: Vec<_> =
             (0..tensor.rows).step_by(band_rows).map(|first| first..(first + band_rows).min(tensor.rows)).collect();
@@ -286,7 +270,7 @@ impl Item<'_> {
                 let format = self.kept_format();
                 let bytes = floats(&decode_rows(tensor, band.clone()), format);
                 shards.write(&self.name(&self.last), (bytes.len() / band.len() * band.start) as u64, &bytes)?;
-                done((band.len() * tensor.cols) as u64);
+                done((band.len() * tensor.cols) as u64)?;
             }
             return Ok(());
         };
@@ -313,7 +297,7 @@ impl Item<'_> {
                     let first = band.start / zero_rows(plan.to.bits) * row_bytes;
                     shards.write(&self.name("weight_zero_point"), first as u64, &packed.zeros)?;
                 }
-                done((band.len() * tensor.cols) as u64);
+                done((band.len() * tensor.cols) as u64)?;
             }
         }
         let shape = [tensor.rows, tensor.cols].map(|dim| (dim as i64).to_le_bytes()).concat();
