@@ -7,7 +7,7 @@ use super::super::size;
 use raglan::EngineOptions;
 use raglan::engine::{Bound, LARGEST_BINDING, Memory, Offer};
 use raglan::kv_cache::KvTypes;
-use raglan::models::Checkpoint;
+use raglan::models::{Checkpoint, Format, QuantizeTo};
 use raglan::shaders::KvType;
 use serde::Serialize;
 use std::str::FromStr;
@@ -55,7 +55,7 @@ pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], j
     for checkpoint in checkpoints {
         for ((weights, kv_type), options) in ways(global, checkpoint) {
             for card in cards {
-                let options = EngineOptions { max_context: Some(usize::MAX), ..options.clone() };
+                let options = EngineOptions { max_context: Some(EngineOptions::AS_LONG_AS_FITS), ..options.clone() };
                 let memory = Memory::of(&Offer::of_card(card.bytes), checkpoint, &options)?;
                 rows.push(Row {
                     model: checkpoint.path().display().to_string(),
@@ -77,17 +77,33 @@ pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], j
     if json { print_json(&rows) } else { print(&rows, cards) }
 }
 
-/// What the options ask for; where they leave it open, every weight format and type of keys and values.
+/// What the options ask for; where they leave it open, the weights as they are stored and, where those are floats, as q8 and
+/// q4, and every type of keys and values but f32.
 fn ways(global: &Global, checkpoint: &Checkpoint) -> Vec<Way> {
     let options = global.engine_options(1);
     let stored = checkpoint.formats().into_iter().max_by_key(|used| used.bytes);
+    let are_floats =
+        stored.as_ref().is_some_and(|used| matches!(used.format, Format::F32 | Format::F16 | Format::Bf16));
     let stored = stored.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
     let kv_types = match &options.kv_types {
         Some(asked) => vec![asked.clone()],
-        None => [KvType::F16, KvType::Int8, KvType::Int4].map(KvTypes::from).into(),
+        None => [KvType::F16, KvType::Int8, KvType::K8V4, KvType::Int4].map(KvTypes::from).into(),
     };
-    let way = |kv: KvTypes| ((stored.clone(), kv.to_string()), EngineOptions { kv_types: Some(kv), ..options.clone() });
-    kv_types.into_iter().map(way).collect()
+    let quantised = match options.quantize {
+        Some(asked) => vec![Some(asked)],
+        // What is quantised already would lose twice.
+        None if !are_floats => vec![None],
+        None => vec![None, Some(QuantizeTo::Q8), Some(QuantizeTo::Q4)],
+    };
+    let mut ways = Vec::new();
+    for quantize in quantised {
+        let weights = quantize.map_or_else(|| stored.clone(), |to| to.to_string());
+        for kv in &kv_types {
+            let options = EngineOptions { quantize, kv_types: Some(kv.clone()), ..options.clone() };
+            ways.push(((weights.clone(), kv.to_string()), options));
+        }
+    }
+    ways
 }
 
 /// A line a model, weight format and type of keys and values; a column a card.
