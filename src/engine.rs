@@ -116,12 +116,20 @@ impl Stepper {
             ),
         }
         let mut weights = Weights::upload(gpu, checkpoint, &rewrite, progress)?;
-        // Dynamic scaling follows the longest context that the cache is made for.
-        let spec = &ModelSpec { rope: spec.rope.for_context(memory.longest_context), ..spec.clone() };
+        // Dynamic scaling follows the longest context that the cache is made for; but a deterministic run computes the same
+        // whatever the size of its cache.
+        let longest = if options.deterministic { spec.max_position_embeddings } else { memory.longest_context };
+        let spec = &ModelSpec { rope: spec.rope.for_context(longest), ..spec.clone() };
+        if spec.rope.base() > spec.rope.theta {
+            log::warn!(
+                "dynamic scaling for contexts of {longest} tokens raises RoPE's base from {} to {:.0}, for short prompts too: \
+                 there answers differ from transformers', which raises it once a prompt is that long",
+                spec.rope.theta,
+                spec.rope.base()
+            );
+        }
         let mut found = Vec::new();
         if kv_shape.is_quantised() && !checkpoint.is_synthetic() {
-            // A deterministic run computes the same whatever the size of its cache.
-            let longest = if options.deterministic { spec.max_position_embeddings } else { memory.longest_context };
             let of = (&types, &kv_types);
             (weights, found) = centring::find(gpu, spec, weights, of, options, longest.min(max_positions))?;
         }

@@ -246,6 +246,36 @@ fn inspect_tells_what_a_checkpoint_is_with_or_without_an_adapter() {
 }
 
 #[test]
+fn inspect_lists_the_longest_contexts_of_every_weight_format_and_kv_type_on_cards() {
+    let rows = json(&["inspect", "--memory=8GiB,24GiB", "synthetic:llama-2-7b", "--json"]);
+    let rows = rows.as_array().unwrap();
+    let ways: Vec<_> = rows.iter().step_by(2).map(|row| (&row["weights"], &row["kv_type"])).collect();
+    assert_eq!(ways.len(), 12);
+    for (place, weights) in ["f16", "q8", "q4"].into_iter().enumerate() {
+        for (column, kv_type) in ["f16", "int8", "k8v4", "int4"].into_iter().enumerate() {
+            assert_eq!(ways[4 * place + column], (&weights.into(), &kv_type.into()));
+        }
+    }
+    let bytes = |row: usize| rows[row]["weight_bytes"].as_u64().unwrap();
+    assert!(bytes(0) > bytes(8) && bytes(8) > bytes(16), "{rows:?}");
+    let asked = json(&[
+        "inspect",
+        "--memory",
+        "tiny",
+        "synthetic:llama-2-7b",
+        "--quantize",
+        "q4",
+        "--kv-type",
+        "int4",
+        "--json",
+    ]);
+    let asked = asked.as_array().unwrap();
+    assert_eq!(asked.len(), 10, "two models on five cards: a model's name is no size");
+    assert!(asked.iter().all(|row| row["weights"] == "q4" && row["kv_type"] == "int4"), "{asked:?}");
+    assert_eq!(json(&["inspect", "tiny", "tests/golden/qwen3", "--json"]).as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn devices_lists_adapters_and_says_which_is_taken() {
     if !has_adapter() {
         return;

@@ -71,7 +71,7 @@ impl Rope {
     }
 
     /// The base of the frequencies, which dynamic scaling raises.
-    fn base(&self) -> f64 {
+    pub fn base(&self) -> f64 {
         match self.scaling {
             // Of a single pair, which turns by a whole radian a position whatever the base.
             RopeScaling::Dynamic { .. } if self.rotary_dim <= 2 => self.theta,

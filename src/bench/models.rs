@@ -96,8 +96,20 @@ pub struct Row {
     pub read_tokens_per_s: Option<f64>,
     /// The longest step of that reading: what a watchdog sees.
     pub read_longest_step_ms: Option<f64>,
+    /// What the engine held that ran it; `None` without numbers.
+    #[serde(skip)]
+    pub held: Option<Held>,
     /// Why there are no numbers.
     pub error: Option<String>,
+}
+
+/// What an engine that ran a test held on the adapter.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// As it was arranged, with the cache that was allocated.
+    pub memory: Memory,
+    /// Storage buffers but weights, keys and values, as counted when they were there; and mapped memory, as arranged.
+    pub other_bytes: u64,
 }
 
 /// The ops of one test.
@@ -205,6 +217,8 @@ type Asked = (Vec<u32>, usize, usize);
 /// An engine that runs tests.
 struct Bench<'a> {
     stepper: Stepper,
+    /// Bytes of storage buffers on the adapter before the engine's.
+    held_before: u64,
     adapter: &'a Adapter,
     options: &'a Options,
     /// Differs from prompt to prompt.
@@ -242,11 +256,12 @@ impl<'a> Bench<'a> {
             swap_memory: 0,
             ..options.engine.clone()
         };
+        let held_before = gpu.held_bytes();
         let mut stepper = Stepper::new(gpu, checkpoint, &engine, &mut |_, _| say("weights"))?;
         say("kernels");
         stepper.compile(|_, _| ())?;
         stepper.fill_cache()?;
-        Ok(Bench { stepper, adapter, options, seed: 0, read: Reading::default(), longest_step_s: 0.0 })
+        Ok(Bench { stepper, held_before, adapter, options, seed: 0, read: Reading::default(), longest_step_s: 0.0 })
     }
 
     /// Runs one test and fills its row; the times of its ops, where they are wanted.
@@ -269,6 +284,7 @@ impl<'a> Bench<'a> {
             say(&test.name());
         }
         row.fill(&seconds, &limit, steps as f64 * factor, self.adapter);
+        row.held = Some(self.held());
         if self.read.tokens > 0 {
             row.read_tokens_per_s = Some(self.read.tokens as f64 / self.read.seconds);
             row.read_longest_step_ms = Some(1e3 * self.read.longest_step_s);
@@ -279,6 +295,14 @@ impl<'a> Bench<'a> {
         let Some(timer) = self.stepper.gpu().timer(TIMED_DISPATCHES)? else { return Ok(None) };
         let (_, Metered { steps, timed: times, .. }) = self.metered(&part, Some(timer))?;
         Ok(Some(sum_up(&times, steps, self.adapter.rates.rates())))
+    }
+
+    /// What the engine holds, as counted.
+    fn held(&self) -> Held {
+        let memory = self.stepper.memory().clone();
+        let held = self.stepper.gpu().held_bytes().saturating_sub(self.held_before);
+        let other_bytes = held.saturating_sub(memory.weight_bytes + self.stepper.kv_bytes()) + memory.mapped_bytes;
+        Held { memory, other_bytes }
     }
 
     /// Seconds from the first step to the last token.

@@ -11,9 +11,6 @@ use std::time::{Duration, Instant};
 /// How often it is seen whether an answer was interrupted.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// How long the end of what was interrupted is waited for: a step takes less.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
-
 /// What is asked.
 pub(super) struct Question<'a> {
     /// Ids of the prompt.
@@ -190,17 +187,15 @@ impl Answering {
         }
     }
 
-    /// Ends it, and waits for the word that it has: until then what is computed may be more.
+    /// Ends it, and waits for the word that it has, for as long as the steps in flight take: until then what is computed may be
+    /// more. Ctrl-C again ends the program meanwhile.
     ///
     /// # Errors
     /// If `show` fails.
     fn cancel(mut self, show: &mut dyn FnMut(&str) -> Result) -> Result<Answer> {
         self.stream.cancel();
-        let give_up = Instant::now() + CANCEL_PATIENCE;
-        while !self.stream.has_ended() && Instant::now() < give_up {
-            // What was on its way belongs to no answer any more.
-            let _ = self.stream.next_timeout(PATIENCE);
-        }
+        // What was on its way belongs to no answer any more.
+        self.stream.by_ref().for_each(drop);
         self.end(FinishReason::Cancelled, show)
     }
 

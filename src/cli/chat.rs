@@ -55,10 +55,12 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
         return refused(format!("{path} has no chat template, so it is no chat model; `raglan generate` runs it"));
     };
     sampling.eos_token_ids = args.sampling.eos(&model.eos_token_ids);
-    let loaded = model.load(global, &global.engine_options(1), start, false)?;
+    let options = global.engine_options(1);
+    let loaded = model.load(global, &options, start, false)?;
     interrupt::listen();
     let chat = Chat {
         loaded,
+        keeps_prefixes: options.prefix_cache,
         template,
         sampling,
         stop: args.sampling.stop,
@@ -71,6 +73,8 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
 
 struct Chat {
     loaded: Loaded,
+    /// Whether what is computed stays in the cache for the next question.
+    keeps_prefixes: bool,
     template: ChatTemplate,
     sampling: SamplingParams,
     stop: Vec<String>,
@@ -168,7 +172,9 @@ impl Chat {
         drop(interruptible);
         let answer = answer?;
         if let Some(stopped) = answer.stopped_reading() {
-            note(format_args!("{stopped}; they stay in the cache: asked again, it goes on from there"));
+            let kept =
+                if self.keeps_prefixes { "; they stay in the cache: asked again, it goes on from there" } else { "" };
+            note(format_args!("{stopped}{kept}"));
             return Ok(None);
         }
         print("\n")?;

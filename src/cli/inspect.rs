@@ -22,12 +22,12 @@ pub(super) struct Args {
     #[arg(value_name = "M")]
     models: Vec<String>,
 
-    /// The longest contexts on cards of so much memory instead, whatever adapter is here: by weight format and type of keys and
-    /// values, or for those that --quantize and --kv-type say. 80GB is 80 × 10^9 bytes, 80GiB is what a card of "80 GB" has
-    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', num_args = 0.., default_missing_value = "8GiB,16GiB,24GiB,48GiB,80GiB")]
+    /// The longest contexts on cards of so much memory instead, whatever adapter is here: with weights as they are stored and,
+    /// where those are floats, as q8 and q4, by type of keys and values; or for what --quantize and --kv-type say. 80GB is 80 × 10^9 bytes, 80GiB is what a card of "80 GB" has
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', num_args = 0..=1, require_equals = true, default_missing_value = "8GiB,16GiB,24GiB,48GiB,80GiB")]
     memory: Vec<Card>,
 
-    /// The same as one JSON object
+    /// The same as JSON: an object, or an array of them where there are several models
     #[arg(long)]
     json: bool,
 }
@@ -108,12 +108,21 @@ pub(super) fn run(global: &Global, args: Args) -> Result {
         let checkpoints = names.into_iter().map(|name| checkpoint(name, args.json)).collect::<Result<Vec<_>>>()?;
         return memory::run(global, &checkpoints, &args.memory, args.json);
     }
+    let mut reports = Vec::new();
     for name in names {
         let model = Model::open(name, args.json)?;
         let report = Report::new(&model, open_gpu(global), global)?;
-        if args.json { print_json(&report) } else { report.print() }?;
+        if args.json {
+            reports.push(report);
+        } else {
+            report.print()?;
+        }
     }
-    Ok(())
+    match &reports[..] {
+        [] => Ok(()),
+        [report] => print_json(report),
+        _ => print_json(&reports),
+    }
 }
 
 impl Report {

@@ -99,16 +99,16 @@ impl CacheRoom<'_> {
         low * self.quantum
     }
 
-    /// Positions that one sequence alone may reach in such slots; `usize::MAX` where every group gives back what is behind its
-    /// window.
-    pub(super) fn longest_sequence(&self, slots: &[usize]) -> usize {
+    /// Positions that one sequence alone may reach in such slots; `None` where every group gives back what is behind its
+    /// window, so that slots bound nothing.
+    pub(super) fn longest_sequence(&self, slots: &[usize]) -> Option<usize> {
         let slides =
             |window: Option<usize>, slots: usize| window.is_some_and(|window| slots >= window + 2 * self.quantum);
         let groups = self.windows.iter().zip(slots);
         let kept = groups.filter(|&(&window, &slots)| !slides(window, slots));
-        kept.map(|(_, &slots)| slots).min().unwrap_or(usize::MAX)
+        kept.map(|(_, &slots)| slots).min()
     }
 }
 
 /// Slots of one KV group at most: half of what 32 bits count, so that sums of a slot and a number of tokens stay within them.
-const MOST_SLOTS: usize = 1 << 31;
+pub(super) const MOST_SLOTS: usize = 1 << 31;

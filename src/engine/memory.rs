@@ -1,7 +1,7 @@
 //! What an engine allocates on an adapter, computed before it does, and the longest context that this leaves room for.
 
 use super::EngineOptions;
-use super::limits::{CacheRoom, step_limits};
+use super::limits::{CacheRoom, MOST_SLOTS, step_limits};
 use crate::batch::StepLimits;
 use crate::cost::AdapterClass;
 use crate::decoder::{StepShape, attention_shape, kv_shape};
@@ -199,8 +199,14 @@ pub(super) fn arrange(
         Some(budget) => by_binding.min(room.within_bytes(budget.saturating_sub(weights.bytes))),
         None => by_binding,
     };
-    let reach = room.longest_sequence(&room.slots(reach)).max(spec.max_position_embeddings);
-    let max_positions = options.max_context.unwrap_or(0).max(spec.max_position_embeddings).min(reach);
+    let positions = spec.max_position_embeddings;
+    let asked = options.max_context.unwrap_or(0).max(positions);
+    let max_positions = match room.longest_sequence(&room.slots(reach)) {
+        Some(reach) => asked.min(reach.max(positions)),
+        // Where every layer has a window the slots last for ever: as long as fits is what the model reaches.
+        None if options.max_context == Some(EngineOptions::AS_LONG_AS_FITS) => positions,
+        None => asked.min(MOST_SLOTS),
+    };
     if options.deterministic {
         attention.numerics = Numerics::Deterministic { longest_context: max_positions };
     }
@@ -230,7 +236,17 @@ pub(super) fn arrange(
         if by_memory < by_binding { (by_memory, Bound::Memory) } else { (by_binding, Bound::Binding) };
     let (wanted, wanted_by) = wanted(&room, spec, offer.budget_bytes.is_none(), options)?;
     let slots = room.slots(wanted.min(fits).max(QUANTUM));
-    let longest_context = room.longest_sequence(&slots).min(max_positions);
+    let longest_context = room.longest_sequence(&slots).map_or(max_positions, |longest| longest.min(max_positions));
+    let bound_by = match room.longest_sequence(&slots) {
+        None if max_positions > positions => Bound::MaxContext,
+        None => Bound::Positions,
+        Some(_) if fits < wanted => fits_bound_by,
+        Some(_) => wanted_by,
+    };
+    let (fits, fits_bound_by) = match room.longest_sequence(&room.slots(fits)) {
+        None => (max_positions, if max_positions > positions { Bound::MaxContext } else { Bound::Positions }),
+        Some(_) => (fits, fits_bound_by),
+    };
     let memory = Memory {
         budget_bytes: offer.budget_bytes,
         weight_bytes: weights.bytes,
@@ -244,7 +260,7 @@ pub(super) fn arrange(
         kv_bytes: kv_shape.bytes(&slots),
         slots,
         longest_context,
-        bound_by: if fits < wanted { fits_bound_by } else { wanted_by },
+        bound_by,
     };
     let quantum = room.quantum;
     Ok(Arrangement { memory, kv_types, attention, kv_shape, limits, max_positions, quantum, input_bytes })
@@ -300,7 +316,11 @@ mod tests {
 
     /// As a bench of the longest context has it.
     fn alone() -> EngineOptions {
-        EngineOptions { max_sequences: 1, max_context: Some(usize::MAX), ..EngineOptions::default() }
+        EngineOptions {
+            max_sequences: 1,
+            max_context: Some(EngineOptions::AS_LONG_AS_FITS),
+            ..EngineOptions::default()
+        }
     }
 
     #[test]
@@ -349,6 +369,25 @@ mod tests {
         let checkpoint = Checkpoint::synthetic(Synthetic::parse("synthetic:qwen3-8b").expect("it is there"));
         let memory = Memory::of(&unknown, &checkpoint, &EngineOptions::default()).expect("it fits");
         assert_eq!((memory.longest_context, memory.bound_by), (8192, Bound::MemoryUnknown));
+    }
+
+    #[test]
+    fn a_model_of_windows_alone_is_as_long_as_it_was_trained_for_or_as_was_typed() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/mistral_swa");
+        let checkpoint = Checkpoint::open(std::path::Path::new(folder)).expect("the golden fixture opens");
+        let offer = Offer::of_card(24 << 30);
+        let of = |options: EngineOptions| Memory::of(&offer, &checkpoint, &options).expect("it fits");
+        let positions = checkpoint.spec().max_position_embeddings;
+        for deterministic in [false, true] {
+            let memory = of(EngineOptions { deterministic, ..alone() });
+            assert_eq!((memory.longest_context, memory.fits), (positions, positions), "{memory:?}");
+            assert_eq!((memory.bound_by, memory.fits_bound_by), (Bound::Positions, Bound::Positions));
+            assert!(memory.other_bytes() <= 300_000_000, "{memory:?}");
+            let typed = Some(1_000_000);
+            let memory = of(EngineOptions { deterministic, max_context: typed, ..alone() });
+            assert_eq!((memory.longest_context, memory.bound_by), (1_000_000, Bound::MaxContext), "{memory:?}");
+            assert_eq!(memory.fits, 1_000_000);
+        }
     }
 
     #[test]

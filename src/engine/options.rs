@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// What an engine is started with.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Slots of the KV cache; `None` takes what `kv_memory` holds, else the model's positions, or as many as there is room for.
+    /// Slots of the KV cache, or [`EngineOptions::AS_LONG_AS_FITS`]; `None` takes what `kv_memory` holds, else the model's positions, or as many as there is room for.
     pub max_context: Option<usize>,
     /// Bytes that the KV cache may take; `None` is bounded by the adapter's memory alone.
     pub kv_memory: Option<u64>,
@@ -86,6 +86,10 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// A `max_context` that asks for the longest that there is room for; where every layer has a window, and slots bound
+    /// nothing, for the model's positions.
+    pub const AS_LONG_AS_FITS: usize = usize::MAX;
+
     /// A checkpoint's model, with the RoPE scaling that is wanted.
     pub fn spec(&self, checkpoint: &Checkpoint) -> ModelSpec {
         let spec = checkpoint.spec();

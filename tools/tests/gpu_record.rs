@@ -359,4 +359,18 @@ fn the_longest_contexts_are_held_against_what_is_wanted_of_them() {
     ] {
         assert!(page.contains(words), "{words:?} in {page}");
     }
+
+    // Deeper rows failed: what is left does not reach the goal.
+    rig.install(&stand_in.replace("depth=279900", "depth=139900").replace("depth=72000", "depth=36000"));
+    let done = rig.run(&["long", "--force"]);
+    assert!(done.status.success(), "{}", said(&done));
+    let (_, page) = rig.report();
+    for words in [
+        "280,000 tokens: time over the limit | ≤ 1.20 | 280,000 not reached; 1.125 at 140,000, 9.50 ms",
+        "70,000 tokens: time over the limit | ≤ 1.15 | 70,000 not reached; 1.125 at 36,100, 8.80 ms",
+        "÷ bytes a token | ≥ 0.98 | 70,000 not reached; 0.9871",
+        "all other memory at batch 1, MB | ≤ 300 | 70,000 not reached; 186",
+    ] {
+        assert!(page.contains(words), "{words:?} in {page}");
+    }
 }

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::{CommonArgs, ended, measure, write};
 use raglan::EngineOptions;
 use raglan::bench::depth::{CLIFF, Depths, Fit, fits};
-use raglan::bench::models::{self, Row};
+use raglan::bench::models::{self, Held, Row};
 use raglan::engine::{Memory, Offer};
 use raglan::gpu::Gpu;
 use raglan::models::{Checkpoint, Synthetic, synthetic};
@@ -73,11 +73,13 @@ pub(super) struct Curve {
     /// Whether a residual passes `cliff_share`.
     cliff: Option<bool>,
     cliff_share: f64,
-    /// Of what the weights leave of the adapter's memory, the share that the longest context's keys and values take.
+    /// Of what the weights leave of the adapter's memory, the share that keys and values took in the engine that ran the deepest
+    /// row.
     share_of_room: Option<f64>,
-    /// Weights apart, keys and values apart: bytes of everything else.
-    other_bytes: u64,
-    memory: Memory,
+    /// Weights apart, keys and values apart: bytes of everything else that it held.
+    other_bytes: Option<u64>,
+    /// Its memory; `None` where no row has a time.
+    memory: Option<Memory>,
 }
 
 pub(super) fn run(global: &Global, args: &Args) -> Result {
@@ -94,9 +96,9 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
     for (checkpoint, model_layers) in &checkpoints {
         // As long as fits, where nothing else was asked for.
         let mut engine = global.engine_options(1);
-        engine.max_context.get_or_insert(usize::MAX);
+        engine.max_context.get_or_insert(EngineOptions::AS_LONG_AS_FITS);
         let memory = Memory::of(&Offer::of(&gpu, &engine), checkpoint, &engine)?;
-        let depths = args.depth.of(memory.slots[0], tokens);
+        let depths = args.depth.of(memory.longest_context, tokens);
         bar.aside(|| log::info!("{}: {}", checkpoint.path().display(), longest(&memory)));
         let options = models::Options {
             tests: Depths::tests(&depths, tokens),
@@ -112,7 +114,7 @@ pub(super) fn run(global: &Global, args: &Args) -> Result {
             bar.set(done as u64, total as u64);
         };
         let (rows, _) = models::run(&gpu, checkpoint, &report.adapter, &options, &mut progress, &mut |_| ());
-        report.curves.push(Curve::new(&gpu, (checkpoint, *model_layers), args.real_prefill, memory, &rows));
+        report.curves.push(Curve::new(&gpu, (checkpoint, *model_layers), args.real_prefill, &rows));
         report.rows.extend(rows);
     }
     drop(bar);
@@ -145,16 +147,14 @@ fn opened(name: Option<&str>, layers: Option<u32>) -> Result<(Checkpoint, usize)
 }
 
 impl Curve {
-    fn new(
-        gpu: &Gpu,
-        (checkpoint, model_layers): (&Checkpoint, usize),
-        real: bool,
-        memory: Memory,
-        rows: &[Row],
-    ) -> Curve {
+    fn new(gpu: &Gpu, (checkpoint, model_layers): (&Checkpoint, usize), real: bool, rows: &[Row]) -> Curve {
         let (fit, limit_fit) = fits(rows);
+        let deepest = rows.iter().filter(|row| row.held.is_some()).max_by_key(|row| row.depth);
+        let held = deepest.and_then(|row| row.held.clone());
         let budget = gpu.summary().memory.as_ref().map(|memory| memory.available_bytes());
-        let room = budget.map(|budget| budget.saturating_sub(memory.weight_bytes));
+        let share = |(held, budget): (&Held, u64)| {
+            held.memory.kv_bytes as f64 / budget.saturating_sub(held.memory.weight_bytes).max(1) as f64
+        };
         Curve {
             model: checkpoint.path().display().to_string(),
             kv_type: rows.first().map_or(String::new(), |row| row.kv_type.clone()),
@@ -164,11 +164,11 @@ impl Curve {
             slope_over_limit: fit.zip(limit_fit).map(|(fit, limit)| fit.us_per_1k / limit.us_per_1k),
             cliff: fit.map(|fit| fit.has_cliff()),
             cliff_share: CLIFF,
-            share_of_room: room.map(|room| memory.kv_bytes as f64 / room.max(1) as f64),
-            other_bytes: memory.other_bytes(),
+            share_of_room: held.as_ref().zip(budget).map(share),
+            other_bytes: held.as_ref().map(|held| held.other_bytes),
             fit,
             limit_fit,
-            memory,
+            memory: held.map(|held| held.memory),
         }
     }
 
@@ -205,15 +205,17 @@ impl Curve {
                 let _ = writeln!(text, "- no line: fewer than three depths have times");
             }
         }
-        let _ = writeln!(text, "- {}", longest(&self.memory));
+        let Some((memory, other_bytes)) = self.memory.as_ref().zip(self.other_bytes) else { return text };
+        let (ran, fits) = (number(memory.longest_context), number(memory.fits));
+        let _ = writeln!(text, "- the engine that ran the deepest held {ran} tokens, of {fits} that there is room for");
         let share =
             self.share_of_room.map_or(String::new(), |share| format!(", {:.2} % of what weights leave", 100.0 * share));
         let _ = writeln!(
             text,
             "- {} a token; cache {}{share}; all other memory {}",
-            bytes(self.memory.slot_bytes),
-            bytes(self.memory.kv_bytes),
-            bytes(self.other_bytes)
+            bytes(memory.slot_bytes),
+            bytes(memory.kv_bytes),
+            bytes(other_bytes)
         );
         text
     }

@@ -7,7 +7,7 @@ use super::super::size;
 use raglan::EngineOptions;
 use raglan::engine::{Bound, LARGEST_BINDING, Memory, Offer};
 use raglan::kv_cache::KvTypes;
-use raglan::models::Checkpoint;
+use raglan::models::{Checkpoint, Format, QuantizeTo};
 use raglan::shaders::KvType;
 use serde::Serialize;
 use std::str::FromStr;
@@ -46,23 +46,20 @@ struct Row {
     bound_by: Bound,
 }
 
-/// The name of a type of keys and values, and how an engine would be started with it.
-type Way = (String, EngineOptions);
+/// How an engine would be started, and what that is called: a format of weights, a type of keys and values.
+type Way = ((String, String), EngineOptions);
 
 /// Prints the longest context of every model, weight format, type of keys and values, and card.
 pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], json: bool) -> Result {
     let mut rows = Vec::new();
     for checkpoint in checkpoints {
-        for (kv_type, options) in ways(global) {
+        for ((weights, kv_type), options) in ways(global, checkpoint) {
             for card in cards {
-                let options = EngineOptions { max_context: Some(usize::MAX), ..options.clone() };
+                let options = EngineOptions { max_context: Some(EngineOptions::AS_LONG_AS_FITS), ..options.clone() };
                 let memory = Memory::of(&Offer::of_card(card.bytes), checkpoint, &options)?;
-                // The one that most of them are in, as they lie there.
-                let weights = memory.weight_formats.iter().max_by_key(|used| used.bytes);
-                let weights = weights.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
                 rows.push(Row {
                     model: checkpoint.path().display().to_string(),
-                    weights,
+                    weights: weights.clone(),
                     kv_type: kv_type.clone(),
                     positions: options.spec(checkpoint).max_position_embeddings,
                     card: card.name.clone(),
@@ -80,15 +77,33 @@ pub(super) fn run(global: &Global, checkpoints: &[Checkpoint], cards: &[Card], j
     if json { print_json(&rows) } else { print(&rows, cards) }
 }
 
-/// What the options ask for; where they leave it open, every type of keys and values.
-fn ways(global: &Global) -> Vec<Way> {
+/// What the options ask for; where they leave it open, the weights as they are stored and, where those are floats, as q8 and
+/// q4, and every type of keys and values but f32.
+fn ways(global: &Global, checkpoint: &Checkpoint) -> Vec<Way> {
     let options = global.engine_options(1);
+    let stored = checkpoint.formats().into_iter().max_by_key(|used| used.bytes);
+    let are_floats =
+        stored.as_ref().is_some_and(|used| matches!(used.format, Format::F32 | Format::F16 | Format::Bf16));
+    let stored = stored.map_or(String::new(), |used| used.format.name().to_ascii_lowercase());
     let kv_types = match &options.kv_types {
         Some(asked) => vec![asked.clone()],
-        None => [KvType::F16, KvType::Int8, KvType::Int4].map(KvTypes::from).into(),
+        None => [KvType::F16, KvType::Int8, KvType::K8V4, KvType::Int4].map(KvTypes::from).into(),
     };
-    let way = |kv: KvTypes| (kv.to_string(), EngineOptions { kv_types: Some(kv), ..options.clone() });
-    kv_types.into_iter().map(way).collect()
+    let quantised = match options.quantize {
+        Some(asked) => vec![Some(asked)],
+        // What is quantised already would lose twice.
+        None if !are_floats => vec![None],
+        None => vec![None, Some(QuantizeTo::Q8), Some(QuantizeTo::Q4)],
+    };
+    let mut ways = Vec::new();
+    for quantize in quantised {
+        let weights = quantize.map_or_else(|| stored.clone(), |to| to.to_string());
+        for kv in &kv_types {
+            let options = EngineOptions { quantize, kv_types: Some(kv.clone()), ..options.clone() };
+            ways.push(((weights.clone(), kv.to_string()), options));
+        }
+    }
+    ways
 }
 
 /// A line a model, weight format and type of keys and values; a column a card.
