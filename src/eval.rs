@@ -16,4 +16,4 @@ mod table;
 
 pub use format::Format;
 pub use stats::{Bucket, CLEAR_MARGIN, Stats};
-pub use table::{End, Job, Progress, Report, ReportRow, Text, TextReport, compare};
+pub use table::{End, Job, Progress, Report, ReportRow, Text, TextReport, compare, same_steps};

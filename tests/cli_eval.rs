@@ -37,7 +37,7 @@ fn formats_stand_in_the_order_of_their_bits_and_the_floor_below_them() {
     let more = ["--windows", "2", "--chunk", "64", "--kv", "f16,int8,int4", "--temp-dir", temp.to_str().unwrap()];
     let plot = ["--plot", picture.to_str().unwrap()];
     let report = json(&[&["eval"], &common[..], &more[..], &plot[..]].concat());
-    assert_eq!((&report["window"], &report["chunk"], &report["floor_chunk"]), (&160.into(), &64.into(), &8.into()));
+    assert_eq!((&report["window"], &report["chunk"], &report["floor_chunk"]), (&160.into(), &64.into(), &4.into()));
     assert_eq!(report["texts"][0]["tokens"], 320);
     let rows = report["rows"].as_array().unwrap();
     let roles: Vec<_> = rows.iter().map(|row| row["role"].as_str().unwrap()).collect();
@@ -52,6 +52,7 @@ fn formats_stand_in_the_order_of_their_bits_and_the_floor_below_them() {
     }
     let kl = |row: usize| number(&rows[row]["all"]["kl_mean"]);
     assert_eq!(kl(0), 0.0);
+    assert!(kl(1) > 0.0, "the floor is another computation");
     assert!(kl(1) < kl(2) && kl(2) < kl(3), "floor, int8, int4: {} {} {}", kl(1), kl(2), kl(3));
     let agreement = |row: usize| number(&rows[row]["all"]["top1_agreement"]);
     assert!(agreement(0) == 1.0 && agreement(1) >= agreement(3) && agreement(2) >= agreement(3));
@@ -108,6 +109,101 @@ fn needles_are_the_same_by_seed_and_every_cell_has_its_numbers() {
     assert!(std::fs::read_to_string(&picture).unwrap().contains("tokens of context"));
 }
 
+/// The model inside the program in a folder, its `config.json` and its tokenizer's with other values.
+fn altered(name: &str, config: &Value, tokenizer: &Value) -> PathBuf {
+    let (from, to) = (Path::new("models/tiny-stories"), folder(name));
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let path = to.join(file.file_name());
+        let other = match file.file_name().to_str().unwrap() {
+            "config.json" => config,
+            "tokenizer_config.json" => tokenizer,
+            _ => {
+                std::fs::copy(file.path(), &path).unwrap();
+                continue;
+            }
+        };
+        let mut all: Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        all.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        std::fs::write(&path, all.to_string()).unwrap();
+    }
+    to
+}
+
+#[test]
+fn needles_are_found_out_behind_windows_and_in_steps_of_few_tokens() {
+    if !has_adapter() {
+        return;
+    }
+    let path = text(&folder("needle-windows"));
+    let windows =
+        serde_json::json!({ "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 64 });
+    let kinds: Vec<String> = (0..5).map(|at| ["full_attention", "sliding_attention"][at % 2].to_owned()).collect();
+    let mixed = serde_json::json!({ "model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"], "layer_types": kinds,
+        "use_sliding_window": true, "sliding_window": 64 });
+    let same = serde_json::json!({});
+    let bos = serde_json::json!({ "add_bos_token": true });
+    for (name, config, tokenizer) in [("eval-windows", &windows, &same), ("eval-mixed", &mixed, &bos)] {
+        let model = altered(name, config, tokenizer);
+        let model = ["--model", model.to_str().unwrap(), "--text", path.to_str().unwrap(), "--kv", "f16", "--json"];
+        let more = ["--lengths", "224", "--depths", "0,50", "--samples", "1"];
+        let of = |steps: &[&str]| -> Vec<f64> {
+            let report = json(&[&["eval", "needle"], &model[..], &more[..], steps].concat());
+            let cells = report["rows"][0]["cells"].as_array().unwrap().clone();
+            cells.iter().map(|cell| number(&cell["log_probability"])).collect()
+        };
+        let (whole, steps) = (of(&[]), of(&["--max-batch-tokens", "8"]));
+        assert_eq!((whole.len(), steps.len()), (2, 2));
+        // What rounding in f16 makes of a sum of some nats.
+        assert!(whole.iter().zip(&steps).all(|(a, b)| (a - b).abs() < 2e-3 * a.abs()), "{name}: {whole:?} {steps:?}");
+        if config == &mixed {
+            let report = json(&[&["eval"], &model[..], &["--window", "40", "--windows", "2"]].concat());
+            assert_eq!(report["texts"][0]["tokens"], 80);
+            for row in report["rows"].as_array().unwrap() {
+                assert_eq!((&row["all"]["rows"], &row["all"]["scored"]), (&78.into(), &76.into()), "but for BOS");
+            }
+        }
+    }
+    let tiny = ["eval", "needle", "--model", "tiny", "--text", path.to_str().unwrap(), "--kv", "f16", "--json"];
+    json(
+        &[
+            &tiny[..],
+            &["--lengths", "224", "--depths", "50", "--samples", "1", "--deterministic", "--max-batch-tokens", "64"],
+        ]
+        .concat(),
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_keeps_what_was_measured_and_says_what_was_not() {
+    use std::process::{Command, Stdio};
+    if !has_adapter() {
+        return;
+    }
+    let path = text(&folder("eval-interrupt"));
+    let args =
+        ["eval", "needle", "--model", "tiny", "--text", path.to_str().unwrap(), "--kv", "f16,int8", "--samples", "50"];
+    let mut child = cli_support::command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Once the program itself hears of interrupts, the system says that it catches signal 2.
+    let status = format!("/proc/{}/status", child.id());
+    let catches = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << 1 != 0
+    };
+    while !catches() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let [table, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("ending after this step"), "{told}");
+    assert_eq!(table.matches("not measured: ended by the user").count(), 2, "{table}");
+}
+
 #[test]
 fn what_cannot_be_judged_is_refused_with_what_to_do() {
     let folder = folder("eval-refused");
@@ -120,7 +216,8 @@ fn what_cannot_be_judged_is_refused_with_what_to_do() {
     eval(&["--text", text, "--windows", "0"]).fails(2, &["--windows"]);
     eval(&["--text", text, "--kv", "int3"]).fails(1, &["\"int3\"", "f16"]);
     eval(&["--text", text, "--weights", "q7"]).fails(1, &["\"q7\"", "as-is"]);
-    eval(&["--text", text, "--chunk", "8"]).fails(1, &["--floor-chunk"]);
+    eval(&["--text", text, "--chunk", "4"]).fails(1, &["steps of 4", "--floor-chunk"]);
+    eval(&["--text", text, "--window", "30", "--floor-chunk", "40"]).fails(1, &["steps of 30", "--floor-chunk"]);
     eval(&["--text", text, "--kv-type", "int8"]).fails(1, &["--kv", "--weights"]);
     eval(&["--text", "/no/such/file"]).fails(1, &["/no/such/file"]);
     eval(&["--text", "models/tiny-stories/model.safetensors"]).fails(1, &["UTF-8"]);

@@ -29,7 +29,11 @@ use std::time::{Duration, Instant};
 /// reference's largest logit leads the second by more than 0.1 (the difference of the two logits, in nats). The floor is the
 /// reference against itself read in steps of another size: what rounding alone does.
 ///
-/// Texts have their line ends made \n and are cut into windows that do not overlap. `eval needle` hides facts in the text and
+/// Rows of one --weights have the same quantised weights but for o: where V has 4 bits and is rotated (k8v4, int4), o is rotated
+/// before it is quantised.
+///
+/// Texts have their line ends made \n and are cut into windows that do not overlap. Each begins with what the model wants before
+/// a text (its BOS), and nothing is told of the row after that. `eval needle` hides facts in the text and
 /// asks for them.
 #[derive(Debug, ClapArgs)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_long_help = compare::SCHEMA)]

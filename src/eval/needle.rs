@@ -122,8 +122,10 @@ pub fn run(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
         lengths.iter().flat_map(|&length| (0..job.samples).map(move |sample| (length, sample))).collect();
     let trials = |round: &(usize, usize)| depths.iter().map(|&depth| hay.trial(round.0, depth, round.1)).collect();
     let rounds: Vec<Vec<Trial>> = rounds.iter().map(trials).collect::<Result<_, Error>>()?;
-    let each: usize = rounds.iter().map(|round| tokens(round)).sum();
-    let mut hunt = Hunt { job, hear, read: 0, total: (each * job.formats.len()) as u64 };
+    // What a window has left behind is given back, so that nothing can begin earlier in it.
+    let shares = job.checkpoint.spec().layers.iter().all(|layer| layer.sliding_window.is_none());
+    let each: usize = rounds.iter().map(|round| tokens(round, shares)).sum();
+    let mut hunt = Hunt { job, hear, shares, read: 0, total: (each * job.formats.len()) as u64 };
     let rows = job.formats.iter().map(|format| {
         let (format, start) = (format.on(job.gpu), Instant::now());
         let mut found: Vec<(usize, usize, Outcome)> = Vec::new();
@@ -139,8 +141,11 @@ pub fn run(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
     Ok(Report { lengths, depths, samples: job.samples, seed: job.seed, candidates: CANDIDATES, rows })
 }
 
-/// Tokens that a round reads: the common beginning once, and what each trial has of its own.
-fn tokens(round: &[Trial]) -> usize {
+/// Tokens that a round reads: the common beginning once where it is shared, and what each trial has of its own.
+fn tokens(round: &[Trial], shares: bool) -> usize {
+    if !shares {
+        return round.iter().map(|trial| trial.prompt.len()).sum();
+    }
     let longest = round.iter().map(|trial| trial.common).max().unwrap_or(0);
     longest + round.iter().map(|trial| trial.prompt.len() - trial.common).sum::<usize>()
 }
@@ -166,6 +171,8 @@ impl Cell {
 struct Hunt<'a, 'h> {
     job: &'a Job<'a>,
     hear: Hear<'h>,
+    /// Whether trials of a round share their beginning.
+    shares: bool,
     read: u64,
     total: u64,
 }
@@ -192,18 +199,37 @@ impl Hunt<'_, '_> {
         let name = format.to_string();
         // A round's common beginning is read once, and given up from its end on as the facts come nearer to the start.
         for round in rounds {
+            if !self.shares {
+                for trial in round {
+                    let held = self.hold(&mut engine, &trial.prompt, None, &name)?;
+                    self.note(&mut engine, held, trial, found)?;
+                }
+                continue;
+            }
             let Some(last) = round.iter().max_by_key(|trial| trial.common) else { continue };
             let beginning = last.prompt[..last.common].to_vec();
             let mut common = self.hold(&mut engine, &beginning, None, &name)?;
             for trial in round {
                 engine.shorten(&mut common, trial.common);
                 let held = self.hold(&mut engine, &trial.prompt, Some(&common), &name)?;
-                let outcome = self.ask(&mut engine, &held, trial);
-                engine.let_go(held);
-                found.push((trial.length, trial.depth, outcome?));
+                self.note(&mut engine, held, trial, found)?;
             }
             engine.let_go(common);
         }
+        Ok(())
+    }
+
+    /// Asks behind what is held, and lets it go.
+    fn note(
+        &self,
+        engine: &mut Stepper,
+        held: Held,
+        trial: &Trial,
+        found: &mut Vec<(usize, usize, Outcome)>,
+    ) -> Result<(), Error> {
+        let outcome = self.ask(engine, &held, trial);
+        engine.let_go(held);
+        found.push((trial.length, trial.depth, outcome?));
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use super::format::Format;
 use super::judge::{Sink, judge};
 use super::rows::{Compared, Reference};
 use super::spool::Spool;
-use super::stats::Stats;
+use super::stats::{Placed, Stats};
 use crate::engine::{EngineOptions, Loading, Stepper};
 use crate::error::Error;
 use crate::gpu::Gpu;
@@ -33,6 +33,8 @@ pub struct Job<'a> {
     pub checkpoint: &'a Checkpoint,
     /// On what.
     pub texts: &'a [Text],
+    /// Tokens that every window begins with and that are not of the text: nothing is told of the rows after them.
+    pub unscored: usize,
     /// In which formats; the reference and the floor come by themselves.
     pub formats: &'a [Format],
     /// Tokens of a step at most.
@@ -135,11 +137,19 @@ pub struct ReportRow {
     pub texts: Vec<Stats>,
 }
 
+/// Why there is no floor where both read in the same steps.
+pub fn same_steps(chunk: usize) -> String {
+    format!(
+        "the floor in steps of {chunk} tokens would be the reference again, as windows and the adapter have it: give another \
+         --floor-chunk or --chunk"
+    )
+}
+
 /// Runs the reference, the floor and every format. A format that fails is a row that says why; so is one that time or
 /// the user left out.
 ///
 /// # Errors
-/// If the reference cannot be run to its end, or its logits not be kept.
+/// If the reference cannot be run to its end, its logits not be kept, or the floor would read in the same steps as it.
 ///
 /// # Panics
 /// If a text has no window.
@@ -154,7 +164,11 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
 
     let start = Instant::now();
     let mut engine = run.load(&own)?;
-    let chunk = engine.scoring_chunk(job.chunk);
+    let longest = job.windows().map(Vec::len).max().unwrap_or(0);
+    let [chunk, floor_chunk] = [job.chunk, job.floor_chunk].map(|chunk| engine.scoring_chunk(chunk).min(longest));
+    if chunk == floor_chunk {
+        return Err(Error::Request { message: same_steps(chunk) });
+    }
     let keep = |row: usize, logits: &[f32], _: &mut Vec<f32>| {
         let reference = Reference::new(logits, next[row]);
         if !reference.is_sound() {
@@ -173,13 +187,13 @@ pub fn compare(job: &Job<'_>, hear: Hear<'_>) -> Result<Report, Error> {
         }
         Ok(compared)
     };
-    let kv_bytes = |engine: &Stepper| Some(engine.kv_bytes() / engine.capacity().max(1) as u64);
+    let kv_bytes = |engine: &Stepper| Some(engine.memory().slot_bytes);
     let mut rows = Vec::new();
     let itself: Vec<Compared> = references.iter().map(Reference::itself).collect();
     let bytes = kv_bytes(&engine);
     rows.push(job.row("reference", &own, (bytes, start), Ok((&references[..], itself))));
 
-    let (start, floor_chunk) = (Instant::now(), engine.scoring_chunk(job.floor_chunk));
+    let start = Instant::now();
     let floor = judge(next.len(), against, |sink| run.read("floor", &mut engine, floor_chunk, sink));
     rows.push(job.row("floor", &own, (bytes, start), floor.map(|floor| (&references[..], floor))));
     drop(engine);
@@ -241,11 +255,12 @@ impl Job<'_> {
         };
         let places = self.windows().flat_map(|window| 0..window.len());
         let placed: Vec<_> = places.zip(references.iter().zip(&compared)).map(|(at, (r, c))| (at, r, c)).collect();
-        row.all = Stats::new(placed.iter().copied());
+        let scored = |placed: &[Placed<'_>]| Stats::new(placed.iter().copied().filter(|(at, ..)| *at >= self.unscored));
+        row.all = scored(&placed);
         let mut first = 0;
         for text in self.texts {
             let last = first + text.tokens();
-            row.texts.extend(Stats::new(placed[first..last].iter().copied()));
+            row.texts.extend(scored(&placed[first..last]));
             first = last;
         }
         row

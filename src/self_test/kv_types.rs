@@ -20,8 +20,17 @@ pub(super) fn tests() -> Vec<SelfTest> {
 /// Columns of a head of these models.
 const HEAD_DIM: usize = 16;
 
-/// How far divergences of runs that round alike, but not the same, may lie from each other.
-const MARGIN: f64 = 4.0;
+// What is asked for below; numbers met are those that `raglan self-test --filter kv/` told on llvmpipe (LLVM 19.1.7).
+
+/// How many times as far from f32 runs may be that round as hardware's kernels do, which is alike but not the same; the test tells what
+/// it met.
+const MOST_ON_HARDWARE: f64 = 4.0;
+
+/// How many times nearer to f32 centring brings keys with biases: int8 76.5 times, int4 33.
+const LEAST_BY_CENTRING: f64 = 10.0;
+
+/// How many times nearer rotating brings rows with outliers: 2.5, in heads of 16 columns, which spread little.
+const LEAST_BY_ROTATING: f64 = 2.0;
 
 /// The mean over all tokens of the divergence of the softmax of `met` from that of `want`, in nats: `[tokens, vocab]`.
 ///
@@ -67,7 +76,7 @@ fn told(types: &[&str], met: &[f64]) -> String {
 /// The more bits, the nearer to f32; nothing is no number.
 fn by_type(adapters: &Adapters) -> Result<String, String> {
     let types = ["int8", "k8v4", "int4", "int4,0-1=int8"];
-    let mut all = Vec::new();
+    let (mut all, mut most) = (Vec::new(), 0.0f64);
     // The last has `o` in blocks, so that attention's output is turned back in a dispatch of its own.
     for name in ["llama", "qwen2", "gptq"] {
         let golden = Golden::open(name)?;
@@ -79,12 +88,13 @@ fn by_type(adapters: &Adapters) -> Result<String, String> {
         // The kernels of hardware, matrices among them, round as these do, and what else they round in f16 is less than 8 bits.
         let class = Some(AdapterClass::Hardware);
         let on_hardware = divergences(adapters, &golden.checkpoint, &golden.generated, &types, class)?;
-        if on_hardware.iter().zip(&met).any(|(hardware, met)| hardware.is_nan() || *hardware > MARGIN * met) {
+        if on_hardware.iter().zip(&met).any(|(hardware, met)| hardware.is_nan() || *hardware > MOST_ON_HARDWARE * met) {
             return Err(format!("{all_told}; as on hardware {}", told(&types, &on_hardware)));
         }
+        most = on_hardware.iter().zip(&met).map(|(hardware, met)| hardware / met).fold(most, f64::max);
         all.push(all_told);
     }
-    Ok(all.join("; "))
+    Ok(format!("as on hardware at most {most:.2} times; {}", all.join("; ")))
 }
 
 /// A model whose keys have large biases in the channels that turn slowly, as Qwen2's have: without centring they take the range
@@ -101,7 +111,13 @@ fn centring(adapters: &Adapters) -> Result<String, String> {
             }
         }
     })?;
-    compare(adapters, &biased, &golden.generated, &[("int8", "int8:uncentred"), ("int4", "int4:uncentred")], 10.0)
+    compare(
+        adapters,
+        &biased,
+        &golden.generated,
+        &[("int8", "int8:uncentred"), ("int4", "int4:uncentred")],
+        LEAST_BY_CENTRING,
+    )
 }
 
 /// The same model with keys and values that have outlier channels in a layer: queries and the output's projection are as much
@@ -133,7 +149,7 @@ fn rotating(adapters: &Adapters) -> Result<String, String> {
             values[row * cols..][..cols].iter_mut().for_each(|value| *value *= factor);
         }
     })?;
-    compare(adapters, &outliers, &golden.generated, &[("int4,1-2=f32", "int4:unrotated,1-2=f32")], 2.0)
+    compare(adapters, &outliers, &golden.generated, &[("int4,1-2=f32", "int4:unrotated,1-2=f32")], LEAST_BY_ROTATING)
 }
 
 /// Of each pair of types the first must be nearer to f32 than the second, so many times.

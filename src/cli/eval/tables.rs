@@ -36,6 +36,7 @@ pub(super) fn divergence(report: &Report) -> String {
             };
         }
     }
+    text += &notes(report);
     let buckets: Vec<_> = report.rows.iter().filter_map(|row| row.all.as_ref()).map(|all| &all.by_position).collect();
     let Some(places) = buckets.first() else { return text };
     let _ = write!(text, "\nMean KL by place in the window, all texts:\n\n| weights | KV |");
@@ -46,6 +47,25 @@ pub(super) fn divergence(report: &Report) -> String {
         let _ = write!(text, "| {} | {} |", row.weights, kv(row));
         all.by_position.iter().for_each(|bucket| text += &format!(" {} |", small(bucket.kl_mean)));
         text.push('\n');
+    }
+    text
+}
+
+/// What the numbers do not say by themselves, a line each.
+fn notes(report: &Report) -> String {
+    let mut text = String::new();
+    let floor = report.rows.iter().find(|row| row.role == "floor").and_then(|row| row.all.as_ref());
+    if floor.is_some_and(|floor| floor.kl_max == 0.0) {
+        text += "\nThe floor is the reference bit for bit: no other kernels ran; a smaller --floor-chunk may have others.\n";
+    }
+    let is_format = |row: &&ReportRow| row.role == "format" && row.error.is_none();
+    let turned =
+        |row: &ReportRow| ["k8v4", "int4"].iter().any(|kv| row.kv.contains(kv)) && !row.kv.contains(":unrotated");
+    let quantised: Vec<bool> =
+        report.rows.iter().filter(is_format).filter(|row| row.weights != "as-is").map(turned).collect();
+    if quantised.contains(&true) && quantised.contains(&false) {
+        text += "\nWhere V has 4 bits and is rotated, o is rotated before it is quantised: such rows have other quantised weights \
+                 than those beside them.\n";
     }
     text
 }

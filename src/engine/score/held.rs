@@ -44,7 +44,7 @@ impl Stepper {
         tokens: &[u32],
         like: Option<&Held>,
         chunk: usize,
-        mut progress: impl FnMut(usize) -> Result<(), Error>,
+        progress: impl FnMut(usize) -> Result<(), Error>,
     ) -> Result<Held, Error> {
         assert!(self.is_idle(), "an engine reads ahead while it is idle");
         if tokens.is_empty() || tokens.len() > self.longest() {
@@ -54,16 +54,7 @@ impl Stepper {
         self.forget_prefixes();
         let common = like.map_or(0, |like| like.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count());
         let (tables, shared) = self.begin_like(like, common);
-        let chunk = chunk.clamp(1, self.limits.max_batch_tokens.min(self.slots.longest_chunk()).max(1));
-        let mut steps = || -> Result<(), Error> {
-            for first in (shared..tokens.len()).step_by(chunk) {
-                let rows = first..tokens.len().min(first + chunk);
-                self.read_more(&tables, tokens, rows.clone(), Wanted::Nothing)?;
-                progress(rows.len())?;
-            }
-            Ok(())
-        };
-        match steps() {
+        match self.read_silently(&tables, tokens, shared..tokens.len(), chunk, progress) {
             Ok(()) => Ok(Held { tables, tokens: tokens.to_vec() }),
             Err(error) => {
                 self.slots.free(tables);
@@ -91,18 +82,32 @@ impl Stepper {
     /// The summed log-probability of `next` after what is held, in nats.
     ///
     /// # Errors
-    /// As [`Stepper::hold`], and for a continuation that is empty or of more tokens than a step's.
+    /// As [`Stepper::hold`], and for a continuation that is empty.
     pub fn likelihood(&mut self, held: &Held, next: &[u32]) -> Result<f64, Error> {
-        let most = self.limits.max_sequences.min(self.limits.max_batch_tokens - self.quantum().min(held.tokens.len()));
-        if next.is_empty() || next.len() > most {
-            let message = format!("a continuation of {} tokens, wanted 1 to {most}", next.len());
-            return Err(Error::Request { message });
+        if next.is_empty() {
+            return Err(Error::Request { message: "a continuation of no tokens, wanted 1 or more".to_owned() });
         }
-        let (tables, first) = self.begin_like(Some(held), held.tokens.len() - 1);
         let tokens = [&held.tokens[..], &next[..next.len() - 1]].concat();
-        let losses = self.read_more(&tables, &tokens, first..tokens.len(), Wanted::Losses(next));
+        let (tables, first) = self.begin_like(Some(held), held.tokens.len() - 1);
+        let result = self.likelihood_behind(&tables, first, &tokens, next);
         self.slots.free(tables);
-        Ok(-losses?.into_iter().map(|bits| f64::from(f32::from_bits(bits))).sum::<f64>())
+        result
+    }
+
+    fn likelihood_behind(&mut self, tables: &Tables, first: usize, tokens: &[u32], next: &[u32]) -> Result<f64, Error> {
+        let start = tokens.len() - next.len();
+        let (mut at, mut end, mut sum) = (first, start, 0.0);
+        if tokens.len() - first > self.longest_silent_step() {
+            self.read_silently(tables, tokens, first..start, usize::MAX, |_| Ok(()))?;
+            at = start;
+        }
+        for wanted in next.chunks(self.longest_step(usize::MAX)) {
+            end += wanted.len();
+            let losses = self.read_more(tables, tokens, at..end, Wanted::Losses(wanted))?;
+            sum -= losses.into_iter().map(|bits| f64::from(f32::from_bits(bits))).sum::<f64>();
+            at = end;
+        }
+        Ok(sum)
     }
 
     /// The `count` likeliest tokens after what is held, each after the one before; fewer where one is of `last`.
@@ -113,6 +118,10 @@ impl Stepper {
         let (tables, mut first) = self.begin_like(Some(held), held.tokens.len() - 1);
         let mut tokens = held.tokens.clone();
         let mut steps = || -> Result<(), Error> {
+            if tokens.len() - first > self.longest_silent_step() {
+                self.read_silently(&tables, &tokens, first..tokens.len() - 1, usize::MAX, |_| Ok(()))?;
+                first = tokens.len() - 1;
+            }
             for _ in 0..count {
                 let next = self.read_more(&tables, &tokens, first..tokens.len(), Wanted::Next)?[0];
                 first = tokens.len();
@@ -128,6 +137,11 @@ impl Stepper {
         result.map(|()| tokens.split_off(held.tokens.len()))
     }
 
+    /// Tokens of a step of one sequence that need not give a row of logits each.
+    fn longest_silent_step(&self) -> usize {
+        self.limits.max_batch_tokens.min(self.slots.longest_chunk()).max(1)
+    }
+
     fn quantum(&self) -> usize {
         self.slots.group(0).policy().quantum
     }
@@ -139,6 +153,24 @@ impl Stepper {
             Some(like) => (self.slots.fork(&like.tables, shared), shared),
             None => (self.slots.admit(), 0),
         }
+    }
+
+    /// Computes its places `rows` in steps of at most `chunk`, for their keys and values alone.
+    fn read_silently(
+        &mut self,
+        tables: &Tables,
+        tokens: &[u32],
+        rows: Range<usize>,
+        chunk: usize,
+        mut progress: impl FnMut(usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let chunk = chunk.clamp(1, self.longest_silent_step());
+        for first in rows.clone().step_by(chunk) {
+            let rows = first..rows.end.min(first + chunk);
+            self.read_more(tables, tokens, rows.clone(), Wanted::Nothing)?;
+            progress(rows.len())?;
+        }
+        Ok(())
     }
 
     /// One step of one sequence: computes its places `rows`. What came back, a word a row of logits.
