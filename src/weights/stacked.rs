@@ -153,7 +153,8 @@ mod tests {
         assert_eq!(pieces(&[f16], 4096), [0..32, 32..64]);
         assert_eq!(pieces(&[f16, f16], 128 * 96), [0..96, 96..128]);
         // Quantised they are of one format, 48 bytes a row.
-        assert_eq!(stacked(&[q4, f16], false, Some(QuantizeTo::Q4)).pieces(48 * 96), [0..96, 96..128]);
+        let q8 = tensor(Format::Q8_0, 33, &[]);
+        assert_eq!(stacked(&[q8, f16], false, Some(QuantizeTo::Q4)).pieces(48 * 96), [0..96, 96..128]);
     }
 
     /// The rows of a matrix by the definition, each on its own.
