@@ -161,7 +161,7 @@ fn what_cannot_be_measured_is_refused_with_what_there_is() {
     let refused = |args: &[&str], words: &[&str]| run(args).fails(1, &[&["raglan: error: "], words].concat());
     refused(&["bench", "-m", "synthetic:gpt-5"], &["synthetic:gpt-5", "synthetic:llama-2-13b"]);
     refused(&["bench", "-m", "synthetic:tiny:int3"], &["q4_k"]);
-    refused(&small(&["--kv-type", "q8_0"]), &["--kv-type", "q8_0", "f32, f16, int8, k8v4, int4"]);
+    run(&small(&["--kv-type", "q8_0"])).fails(2, &["--kv-type", "q8_0", "f32, f16, int8, k8v4, int4"]);
     refused(&["generate", "-m", "synthetic:tiny", "--prompt", "x"], &["no tokenizer", "--token-ids"]);
     run(&small(&["--ragged", "5x0"])).fails(2, &["5x0"]);
     run(&["bench", "-p", "1,,2"]).fails(2, &["--prompt"]);

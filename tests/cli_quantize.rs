@@ -72,6 +72,9 @@ fn what_is_there_is_not_touched_and_what_was_cut_off_is_begun_anew() {
     let cut = folder.join("out.raglan-partial");
     std::fs::create_dir(&cut).unwrap();
     std::fs::write(cut.join("model.safetensors"), "half").unwrap();
+    // What has no mark of this program is not its to remove.
+    run(&["quantize", "tiny", out.to_str().unwrap(), "--to", "q8"]).fails(1, &["out.raglan-partial", "move it away"]);
+    std::fs::write(cut.join(".raglan-partial"), "").unwrap();
     let kept = quantize(&out, &["--to", "int4-g32-sym", "--keep", "lm_head,embed,down_proj"]);
     assert_eq!((&kept["to"], &kept["quantized"]), (&"int4-g32-sym".into(), &30.into()));
     assert_eq!(formats(&out), ["F32", "F16", "Q4_0"]);

@@ -116,11 +116,11 @@ impl Model {
         Ok(stepper)
     }
 
-    /// Says how long contexts may be, and where that is more than the model reaches.
+    /// Says how long contexts may be, and where one request may have more than the model reaches.
     fn tell_context(&self, memory: &Memory, options: &EngineOptions) {
         log::info!("{}", longest(memory));
         let reached = options.spec(&self.checkpoint).max_position_embeddings;
-        if memory.longest_context > reached {
+        if memory.longest_context > reached && options.max_sequences == 1 {
             log::warn!(
                 "contexts of up to {} tokens pass the {} that the model reaches; --rope-scaling yarn=F stretches that",
                 number(memory.longest_context),
