@@ -6,7 +6,7 @@ mod size;
 mod stacked;
 
 pub use random::{FLOATS, Random};
-pub use rewrite::{Rewrite, rotate};
+pub use rewrite::Rewrite;
 pub use size::GpuWeights;
 
 use crate::error::Error;

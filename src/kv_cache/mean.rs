@@ -11,7 +11,7 @@
 //! Source: Zhang et al. 2024, "SageAttention", arXiv:2410.02367, section 4.2, where the mean is that of each prompt.
 
 use raglan_shaders::KvType;
-use raglan_shaders::kv_rows::Side;
+use raglan_shaders::kv_rows::{Side, rotate_fast};
 
 /// The RoPE of a layer.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ pub fn fidelity(kv: KvType, side: Side, rows: &[f64], mean: &[f64], rotation: us
     for row in rows.chunks_exact(head_dim) {
         let mut left: Vec<f64> = row.iter().zip(mean).map(|(value, mean)| value - mean).collect();
         if kv.rotates(side) && rotation > 1 {
-            rotate_fast(&mut left, rotation);
+            rotate_fast(&mut left, rotation, (rotation as f64).sqrt().recip());
         }
         let (bytes, scale) = kv.encode(side, &left, stride);
         let met = kv.decode(side, &bytes, scale, head_dim).values;
@@ -135,21 +135,6 @@ pub fn fidelity(kv: KvType, side: Side, rows: &[f64], mean: &[f64], rotation: us
         error: share(of_others(&errors), spread),
         first_error: share(first(&errors), spread),
         first_length: share(first(&lengths), of_others(&lengths)),
-    }
-}
-
-/// [`raglan_shaders::kv_rows::rotate`] in as many rounds as `rotation` has bits.
-fn rotate_fast(columns: &mut [f64], rotation: usize) {
-    for block in columns.chunks_exact_mut(rotation) {
-        let mut bit = 1;
-        while bit < rotation {
-            for pair in block.chunks_exact_mut(2 * bit) {
-                let (low, high) = pair.split_at_mut(bit);
-                low.iter_mut().zip(high).for_each(|(a, b)| (*a, *b) = (*a + *b, *a - *b));
-            }
-            bit *= 2;
-        }
-        block.iter_mut().for_each(|value| *value /= (rotation as f64).sqrt());
     }
 }
 
@@ -190,17 +175,6 @@ mod tests {
                 (met.0 - want.0).abs() < 1e-9 && (met.1 - want.1).abs() < 1e-9,
                 "{freq} {positions}: {met:?} {want:?}"
             );
-        }
-    }
-
-    #[test]
-    fn the_fast_rotation_is_the_twin() {
-        let row: Vec<f64> = (0..96).map(|i| ((i * 37) % 23) as f64 - 11.0).collect();
-        for rotation in [1, 2, 16, 32] {
-            let (mut fast, mut slow) = (row.clone(), row.clone());
-            rotate_fast(&mut fast, rotation);
-            raglan_shaders::kv_rows::rotate(&mut slow, rotation);
-            assert!(fast.iter().zip(&slow).all(|(a, b)| (a - b).abs() < 1e-12), "{rotation}");
         }
     }
 

@@ -3,6 +3,7 @@
 use half::f16;
 use raglan_models::quantize::{NotFinite, encode_rows};
 use raglan_models::{Format, LayerRole, QuantizeTo, Role, Tensor};
+use raglan_shaders::kv_rows::rotate_fast;
 use std::ops::Range;
 
 /// What becomes of tensors as they are loaded.
@@ -15,26 +16,9 @@ pub struct Rewrite<'a> {
     pub rotation: &'a dyn Fn(usize) -> Option<usize>,
 }
 
-/// Columns are rotated by blocks of a power of two, by the matrix that is its own inverse: Sylvester's, normalised.
-///
-/// # Panics
-/// If `columns` is no power of two or does not divide the values.
-pub fn rotate(values: &mut [f32], columns: usize) {
-    assert!(columns.is_power_of_two() && values.len().is_multiple_of(columns), "{} by {columns}", values.len());
-    let scale = (columns as f32).sqrt().recip();
-    for block in values.chunks_exact_mut(columns) {
-        let mut half = 1;
-        while half < columns {
-            for pair in block.chunks_exact_mut(2 * half) {
-                let (low, high) = pair.split_at_mut(half);
-                for (a, b) in low.iter_mut().zip(high) {
-                    (*a, *b) = (*a + *b, *a - *b);
-                }
-            }
-            half *= 2;
-        }
-        block.iter_mut().for_each(|value| *value *= scale);
-    }
+/// Columns are rotated as the KV cache rotates values.
+fn rotate(values: &mut [f32], columns: usize) {
+    rotate_fast(values, columns, (columns as f32).sqrt().recip());
 }
 
 impl Rewrite<'_> {
