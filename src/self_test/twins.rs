@@ -16,7 +16,7 @@ mod rope_append;
 mod rotate_heads;
 mod sampling;
 
-pub(super) use attention::wanted as attention_wanted;
+pub(super) use attention::{wanted as attention_wanted, wanted_packed as attention_wanted_packed};
 
 use super::rig::{Failure, Mutation, Rig};
 use super::{Adapters, SelfTest, test};

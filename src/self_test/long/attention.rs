@@ -8,17 +8,21 @@ use crate::ops::{Dtype, Kernels, Ops, Partials, RopeShape, Rows, Types};
 use crate::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use crate::segments::Segment;
 use crate::self_test::data::Random;
-use crate::self_test::twins::attention_wanted;
+use crate::self_test::twins::{attention_wanted, attention_wanted_packed};
 use crate::self_test::{Adapters, runs::dtypes};
 use crate::weights;
 use half::f16;
 use raglan_shaders::attention::{AttentionItem, TwinSequence, merge::AttentionMerge};
+use raglan_shaders::kv_rows::{Decoded, Scale, Side, rotate};
 use raglan_shaders::rope_append::{self, RopeAppendParams};
-use raglan_shaders::{KvType, Tolerance, Wanted};
+use raglan_shaders::{KvType, Tolerance, Wanted, accuracy};
 
 const HEADS: usize = 4;
 const DIM: usize = 16;
 const SLOTS: usize = (1 << 20) + (1 << 17);
+/// Rows that an arena of quantised rows repeats: a prime, so that no power of two leads to an equal row.
+const POOL: usize = 4099;
+
 /// Of the first token that is computed.
 const POSITION: usize = (1 << 20) + 4321;
 /// Where its sequence lies: the later positions in front.
@@ -46,18 +50,27 @@ const NEEDLES: [usize; 16] = [
     POSITION - 1,
 ];
 
-/// A token behind 2^20 others, and a few rows: what is turned, appended and attended is what f64 makes of all keys.
+/// A token behind 2^20 others, and a few rows, in floats and quantised: what is turned, appended and attended is what f64 makes of
+/// all keys.
 pub(super) fn check(adapters: &Adapters) -> Result<String, String> {
     let gpu = &adapters.plain;
     let mut found = Vec::new();
-    // The vector form with split keys, and tiles; in the two types where the adapter has both.
+    // The vector form with split keys, and tiles; floats in the two types where the adapter has both.
     let (first, last) = (Dtype::F32, dtypes(gpu).last().copied().unwrap_or(Dtype::F32));
-    for (dtype, class, rows) in [(first, AdapterClass::Hardware, 1), (last, AdapterClass::Software, 5)] {
-        let share = Deep::new(gpu, dtype, class, rows).and_then(|deep| deep.check()).map_err(|error| match error {
-            Failed::Engine(error) => error.to_string(),
-            Failed::Differs(message) => format!("{dtype:?}, {class:?}, {rows} rows: {message}"),
-        })?;
-        found.push(format!("{dtype:?} {class:?} {share:.2}"));
+    let (hardware, software) = (AdapterClass::Hardware, AdapterClass::Software);
+    for (dtype, kv, class, rows) in [
+        (first, Types::of(gpu, first).kv, hardware, 1),
+        (last, Types::of(gpu, last).kv, software, 5),
+        (first, KvType::Int8, hardware, 1),
+        (first, KvType::K8V4, software, 5),
+        (first, KvType::Int4, hardware, 1),
+    ] {
+        let share =
+            Deep::new(gpu, dtype, kv, class, rows).and_then(|deep| deep.check()).map_err(|error| match error {
+                Failed::Engine(error) => error.to_string(),
+                Failed::Differs(message) => format!("{kv}, {class:?}, {rows} rows: {message}"),
+            })?;
+        found.push(format!("{kv} {class:?} {share:.2}"));
     }
     Ok(format!("{} keys, of what rounding explains: {}", POSITION + 1, found.join(", ")))
 }
@@ -76,6 +89,10 @@ impl From<crate::Error> for Failed {
 /// Arenas with more than a million tokens, and what a step over them needs.
 struct Deep<'a> {
     gpu: &'a Gpu,
+    /// Keys and values that quantised arenas repeat.
+    pool: Vec<[Decoded; 2]>,
+    /// Columns from a head to the next in q.
+    stride: usize,
     kernels: Kernels,
     kv: KvLayer,
     shape: RopeShape,
@@ -87,17 +104,23 @@ struct Deep<'a> {
 }
 
 impl<'a> Deep<'a> {
-    fn new(gpu: &'a Gpu, dtype: Dtype, class: AdapterClass, rows: usize) -> Result<Deep<'a>, Failed> {
+    fn new(gpu: &'a Gpu, dtype: Dtype, kind: KvType, class: AdapterClass, rows: usize) -> Result<Deep<'a>, Failed> {
         let types = Types::of(gpu, dtype);
-        let layer = LayerShape { group: 0, kv: types.kv };
-        let kv_shape = KvShape { layers: vec![layer], num_kv_heads: 1, head_dim: DIM, rotate: false };
+        let layer = LayerShape { group: 0, kv: kind };
+        let kv_shape = KvShape { layers: vec![layer], num_kv_heads: 1, head_dim: DIM, rotate: true };
+        let head_stride = kv_shape.head_stride(kind);
         let unread = gpu.buffer("unread", 256)?;
         let kv = KvLayer::new(gpu, &kv_shape, layer, SLOTS, &unread)?;
-        let mut fill = weights::Random::new(gpu)?;
-        let bytes = if types.kv == KvType::F16 { 2 } else { 4 };
-        [&kv.k, &kv.v].into_iter().try_for_each(|arena| fill.fill_floats(arena, bytes))?;
+        let mut pool = Vec::new();
+        if kind.is_quantised() {
+            pool = fill_packed(gpu, &kv, head_stride)?;
+        } else {
+            let mut fill = weights::Random::new(gpu)?;
+            let bytes = if kind == KvType::F16 { 2 } else { 4 };
+            [&kv.k, &kv.v].into_iter().try_for_each(|arena| fill.fill_floats(arena, bytes))?;
+        }
 
-        let groups = vec![KvGroup { window: None, kv: types.kv }];
+        let groups = vec![KvGroup { window: None, kv: kind }];
         let numerics = Numerics::Fast;
         let attention = AttentionShape { num_heads: HEADS, num_kv_heads: 1, head_dim: DIM, groups, numerics };
         let limits = StepLimits { max_batch_tokens: 16, max_sequences: 1, max_adjustments: 1 };
@@ -111,28 +134,35 @@ impl<'a> Deep<'a> {
         let buffer = |label, count: usize, bytes: usize| gpu.buffer(label, (count * bytes) as u64);
         let qkv = Rows { buffer: buffer("qkv", rows * stride, 4)?, stride };
         gpu.upload(&qkv.buffer, 0, bytemuck::cast_slice(&values))?;
-        let of = |label| buffer(label, rows * HEADS * DIM, types.act_bytes());
-        let q = Rows { buffer: of("q")?, stride: HEADS * DIM };
-        let out = Rows { buffer: of("attended")?, stride: HEADS * DIM };
+        let of = |label, width: usize| buffer(label, rows * HEADS * width, types.act_bytes());
+        let q = Rows { buffer: of("q", head_stride)?, stride: HEADS * head_stride };
+        let out = Rows { buffer: of("attended", DIM)?, stride: HEADS * DIM };
         let inv_freq = (0..DIM / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / DIM as f64)).collect();
-        Ok(Deep { gpu, kernels, kv, shape, batch, inv_freq, qkv: (qkv, values), q, out })
+        let qkv = (qkv, values);
+        Ok(Deep { gpu, pool, stride: head_stride, kernels, kv, shape, batch, inv_freq, qkv, q, out })
     }
 
     /// The largest error as a share of what rounding explains.
     fn check(&self) -> Result<f64, Failed> {
         self.plant_needles()?;
         self.run()?;
-        let mut worst = self.check_turned()?;
+        let turned = self.check_turned()?;
+        // A key that is quantised is off by up to half a step as it should be, which tells nothing.
+        let mut worst = if self.kv.kv.is_quantised() { 0.0 } else { turned };
         let rows = self.batch.tokens();
         let keys = POSITION + rows;
-        let (k, v) = (self.arena(&self.kv.k, keys)?, self.arena(&self.kv.v, keys)?);
-        let cols = HEADS * DIM;
-        let q = self.read(&self.q.buffer, 0, rows * cols, self.kernels.types.act_bytes())?;
-        let met = self.read(&self.out.buffer, 0, rows * cols, self.kernels.types.act_bytes())?;
+        let ([k, v], [k_terms, v_terms]) = self.arenas(keys)?;
+        let (cols, act) = (HEADS * DIM, self.kernels.types.act_bytes());
+        let padded = self.read(&self.q.buffer, 0, rows * self.q.stride, act)?;
+        let q: Vec<f64> = padded.chunks_exact(self.stride).flat_map(|head| &head[..DIM]).copied().collect();
+        let met = self.read(&self.out.buffer, 0, rows * cols, act)?;
         let wanted = |row: usize, v: &[f64]| {
             let seen = (POSITION + row + 1) * DIM;
             let sequence = TwinSequence { q: &q[row * cols..][..cols], k: &k[..seen], v: &v[..seen] };
-            attention_wanted(&sequence, HEADS, 1, DIM, 0, false)
+            match self.kv.kv.is_quantised() {
+                true => attention_wanted_packed(&sequence, (&k_terms[..seen], &v_terms[..seen]), HEADS, 1, DIM),
+                false => attention_wanted(&sequence, HEADS, 1, DIM, 0, false),
+            }
         };
         let tolerance = self.tolerance(keys);
         for row in [0, rows - 1].into_iter().take(rows) {
@@ -156,16 +186,32 @@ impl<'a> Deep<'a> {
             let q = self.turned(place / 4 * DIM, POSITION);
             let length = q.iter().map(|x| x * x).sum::<f64>().sqrt();
             // A tenth or so of what a million keys weigh together: e^11.5 each.
-            let key: Vec<f32> = q.iter().map(|x| (11.5 * (DIM as f64).sqrt() * x / (length * length)) as f32).collect();
-            let segment = SEGMENTS.iter().rfind(|segment| segment.first_position <= needle);
-            let segment = segment.expect("the first begins at 0");
-            let slot = segment.first_slot + needle - segment.first_position;
-            for (arena, values) in [(&self.kv.k, key), (&self.kv.v, random.values(DIM))] {
-                let bytes = self.stored(&values);
+            let mut key: Vec<f64> = q.iter().map(|x| 11.5 * (DIM as f64).sqrt() * x / (length * length)).collect();
+            let value: Vec<f64> = random.values(DIM).into_iter().map(f64::from).collect();
+            self.rotate(&mut key, Side::Key);
+            let slot = self.slot(needle);
+            let [(k, k_scale), (v, v_scale)] = encoded(self.kv.kv, [&key, &value], self.stride);
+            for (arena, bytes) in [(&self.kv.k, k), (&self.kv.v, v)] {
                 self.gpu.upload(arena, (slot * bytes.len()) as u64, &bytes)?;
+            }
+            let words = self.kv.kv.scale_words(k_scale, v_scale);
+            if !words.is_empty() {
+                self.gpu.upload(&self.kv.scales, (slot * 4 * words.len()) as u64, bytemuck::cast_slice(&words))?;
             }
         }
         Ok(())
+    }
+
+    fn slot(&self, position: usize) -> usize {
+        let segment = SEGMENTS.iter().rfind(|segment| segment.first_position <= position);
+        let segment = segment.expect("the first begins at 0");
+        segment.first_slot + position - segment.first_position
+    }
+
+    fn rotate(&self, values: &mut [f64], side: Side) {
+        if self.kv.kv.rotates(side) && self.kv.rotation > 1 {
+            rotate(values, self.kv.rotation);
+        }
     }
 
     fn run(&self) -> Result<(), Failed> {
@@ -176,7 +222,7 @@ impl<'a> Deep<'a> {
             items: words("items", capacity.items * size_of::<AttentionItem>() / 4)?,
             merges: words("merges", capacity.merges * size_of::<AttentionMerge>() / 4)?,
             parts: words("parts", capacity.parts)?,
-            sums: words("sums", capacity.partials * DIM)?,
+            sums: words("sums", capacity.partials * self.stride)?,
             weights: words("weights", 2 * capacity.partials)?,
         };
         let places: Vec<[u32; 2]> = batch.positions.iter().zip(&batch.groups[0].slots).map(|(&p, &s)| [p, s]).collect();
@@ -203,25 +249,29 @@ impl<'a> Deep<'a> {
         Ok(())
     }
 
-    /// Queries and keys are turned to their positions within f32's rounding, and not to any 2^20 earlier.
+    /// Queries and keys are turned to their positions within f32's rounding, and not to any 2^17 earlier.
     fn check_turned(&self) -> Result<f64, Failed> {
         let (mut worst, act) = (0.0f64, self.kernels.types.act_bytes());
         for (row, &slot) in self.batch.groups[0].slots.iter().enumerate() {
             let position = POSITION + row;
             for head in 0..=HEADS {
                 let col = row * self.qkv.0.stride + head * DIM;
-                let met = match head {
-                    HEADS => self.read(&self.kv.k, slot as usize * DIM, DIM, self.kv_bytes())?,
-                    head => self.read(&self.q.buffer, (row * HEADS + head) * DIM, DIM, act)?,
+                let (met, half_step) = match head {
+                    HEADS => self.row(slot as usize)?,
+                    head => (self.read(&self.q.buffer, row * self.q.stride + head * self.stride, DIM, act)?, 0.0),
                 };
                 let wanted = |position: usize| {
-                    let turned = self.turned(col, position);
-                    let largest = turned.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-                    Wanted::scaled(turned, vec![largest; DIM])
+                    let mut turned = self.turned(col, position);
+                    let mut largest = turned.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+                    if self.kv.kv.rotates_keys() {
+                        self.rotate(&mut turned, Side::Key);
+                        largest *= (DIM as f64).sqrt();
+                    }
+                    Wanted { values: turned, scale: vec![largest; DIM], inherited: vec![half_step; DIM] }
                 };
                 worst = worst.max(share("RoPE", self.tolerance(4), &met, &wanted(position))?);
-                if share("", self.tolerance(4), &met, &wanted(position - (1 << 20))).is_ok() {
-                    return Err(Failed::Differs("a position less 2^20 turns alike".to_owned()));
+                if share("", self.tolerance(4), &met, &wanted(position - (1 << 17))).is_ok() {
+                    return Err(Failed::Differs("a position less 2^17 turns alike".to_owned()));
                 }
             }
         }
@@ -243,17 +293,50 @@ impl<'a> Deep<'a> {
         if self.kv.kv == KvType::F16 { 2 } else { 4 }
     }
 
-    fn stored(&self, values: &[f32]) -> Vec<u8> {
-        match self.kv.kv {
-            KvType::F16 => {
-                let halves: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
-                bytemuck::cast_slice(&halves).to_vec()
-            }
-            _ => bytemuck::cast_slice(values).to_vec(),
+    /// A slot's key as the adapter has it, and how far rounding to its type may have moved a column.
+    fn row(&self, slot: usize) -> Result<(Vec<f64>, f64), Failed> {
+        if !self.kv.kv.is_quantised() {
+            return Ok((self.read(&self.kv.k, slot * DIM, DIM, self.kv_bytes())?, 0.0));
         }
+        let (key, scale) = self.decoded(slot, Side::Key)?;
+        // A quotient that is a few steps of f32 off may fall on the other side of a tie.
+        Ok((key.values, f64::from(scale.step) * (0.5 + 4.0 * 127.0 * accuracy::STEP)))
     }
 
-    /// The rows of an arena by position.
+    /// What the adapter holds in a slot of a quantised type.
+    fn decoded(&self, slot: usize, side: Side) -> Result<(Decoded, Scale), Failed> {
+        let (kv, arena) = (self.kv.kv, if side == Side::Key { &self.kv.k } else { &self.kv.v });
+        let (row_bytes, scale_bytes) = (kv.side_bytes(side, self.stride), kv.scale_bytes());
+        let bytes = self.gpu.read(arena, (slot * row_bytes) as u64, row_bytes as u64)?;
+        let words = self.gpu.read(&self.kv.scales, (slot * scale_bytes) as u64, scale_bytes as u64)?;
+        let scale = kv.scale_in(side, &bytemuck::pod_collect_to_vec::<u8, u32>(&words));
+        Ok((kv.decode(side, &bytes, scale, DIM), scale))
+    }
+
+    /// Keys and values by position, and how large the terms are that they are the sum of, where they are quantised.
+    fn arenas(&self, keys: usize) -> Result<([Vec<f64>; 2], [Vec<f64>; 2]), Failed> {
+        if !self.kv.kv.is_quantised() {
+            return Ok(([self.arena(&self.kv.k, keys)?, self.arena(&self.kv.v, keys)?], Default::default()));
+        }
+        let (mut values, mut terms): ([Vec<f64>; 2], [Vec<f64>; 2]) = Default::default();
+        for (place, side) in [Side::Key, Side::Value].into_iter().enumerate() {
+            for position in 0..keys {
+                let slot = self.slot(position);
+                let read;
+                let row = if position >= POSITION || NEEDLES.contains(&position) {
+                    read = self.decoded(slot, side)?.0;
+                    &read
+                } else {
+                    &self.pool[slot % POOL][place]
+                };
+                values[place].extend(&row.values);
+                terms[place].extend(&row.magnitudes);
+            }
+        }
+        Ok((values, terms))
+    }
+
+    /// The rows of an arena of floats by position.
     fn arena(&self, arena: &Buffer, keys: usize) -> Result<Vec<f64>, Failed> {
         let mut values = Vec::with_capacity(keys * DIM);
         for segment in SEGMENTS {
@@ -271,6 +354,33 @@ impl<'a> Deep<'a> {
             _ => bytemuck::pod_collect_to_vec::<u8, f32>(&read).into_iter().map(f64::from).collect(),
         })
     }
+}
+
+/// A slot's key and value, packed, with their scales.
+fn encoded(kv: KvType, [key, value]: [&[f64]; 2], head_stride: usize) -> [(Vec<u8>, Scale); 2] {
+    [kv.encode(Side::Key, key, head_stride), kv.encode(Side::Value, value, head_stride)]
+}
+
+/// Fills arenas of a quantised type with rows that a host encoded; slot s has row s % POOL.
+fn fill_packed(gpu: &Gpu, kv: &KvLayer, head_stride: usize) -> Result<Vec<[Decoded; 2]>, Failed> {
+    let (mut random, mut pool) = (Random::new(22), Vec::new());
+    let (mut bytes, mut words): ([Vec<u8>; 2], Vec<u32>) = Default::default();
+    for _ in 0..POOL {
+        let rows =
+            [random.values(DIM), random.values(DIM)].map(|row| row.into_iter().map(f64::from).collect::<Vec<_>>());
+        let [(k, k_scale), (v, v_scale)] = encoded(kv.kv, [&rows[0], &rows[1]], head_stride);
+        pool.push([kv.kv.decode(Side::Key, &k, k_scale, DIM), kv.kv.decode(Side::Value, &v, v_scale, DIM)]);
+        words.extend(kv.kv.scale_words(k_scale, v_scale));
+        bytes[0].extend(k);
+        bytes[1].extend(v);
+    }
+    let [k, v] = bytes;
+    for (arena, bytes) in [(&kv.k, &k[..]), (&kv.v, &v[..]), (&kv.scales, bytemuck::cast_slice(&words))] {
+        let mut all = bytes.repeat(SLOTS.div_ceil(POOL));
+        all.truncate(bytes.len() / POOL * SLOTS);
+        gpu.upload(arena, 0, &all)?;
+    }
+    Ok(pool)
 }
 
 /// The largest error as a share of what is allowed.

@@ -32,6 +32,18 @@ pub(in crate::self_test) fn wanted(
     )
 }
 
+/// As [`wanted`], over quantised keys and values: the sizes of the terms that keys and values are the sum of. No window.
+pub(in crate::self_test) fn wanted_packed(
+    sequence: &TwinSequence<'_>,
+    (k_terms, v_terms): (&[f64], &[f64]),
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+) -> Wanted {
+    let form = AttentionForm { is_coop: false, k_terms, v_terms, is_rounded: false, query_steps: QUERY_STEPS };
+    form.wanted(sequence, num_heads, num_kv_heads, head_dim, 0)
+}
+
 /// Whole numbers from zero to a query's largest column where quantised keys meet it: 127 · 256.
 const QUERY_STEPS: f64 = 32512.0;
 
