@@ -4,7 +4,7 @@ use super::models::{Kind, Row, Test};
 use crate::segments::QUANTUM;
 use std::str::FromStr;
 
-/// A residual that is a larger share of the fitted time is called a cliff.
+/// A depth is called a cliff where every time taken there is further from the line than this share of it.
 pub const CLIFF: f64 = 0.1;
 
 /// Tokens of context at most, as an option may ask for.
@@ -111,20 +111,52 @@ impl Fit {
         Some(Fit { ms: start, us_per_1k: 1024e3 * slope, r2, worst_residual, worst_depth })
     }
 
-    /// Whether a point is so far from the line that time does not grow in proportion there.
-    pub fn has_cliff(&self) -> bool {
-        self.worst_residual > CLIFF
+    /// How far the line passes by all times of a depth, from `least` to `most` milliseconds, as a share of the line there: what
+    /// scatter does not explain. 0 where it passes between them.
+    fn miss(&self, depth: f64, least: f64, most: f64) -> f64 {
+        let line = self.ms + self.us_per_1k / 1024e3 * depth;
+        (least - line).max(line - most).max(0.0) / line.abs()
     }
 }
 
-/// The line of the times of rows, and that of their limits.
-pub fn fits(rows: &[Row]) -> (Option<Fit>, Option<Fit>) {
-    // An answer goes on from its depth: its middle is what was measured.
-    let place = |row: &Row| row.depth as f64 + row.tokens as f64 / 2.0;
-    let line = |of: &dyn Fn(&Row) -> Option<f64>| {
-        Fit::of(&rows.iter().filter_map(|row| Some((place(row), of(row)?))).collect::<Vec<_>>())
-    };
-    (line(&|row| row.ms_per_token), line(&|row| row.limit_ms_per_token))
+/// A straight line through the times of rows, and how far it holds.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Line {
+    /// Through the median of each depth.
+    pub fit: Fit,
+    /// The largest share by which it passes by all times of a depth.
+    pub worst_miss: f64,
+    /// Where that is.
+    pub worst_miss_depth: f64,
+}
+
+impl Line {
+    /// `None` where there is no [`Fit`].
+    pub fn of(rows: &[Row]) -> Option<Line> {
+        let fit = fit(rows, |row| row.ms_per_token)?;
+        let miss = |row: &Row| Some((fit.miss(middle(row), row.ms_per_token_min?, row.ms_per_token_max?), middle(row)));
+        let (worst_miss, worst_miss_depth) = rows.iter().filter_map(miss).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        Some(Line { fit, worst_miss, worst_miss_depth })
+    }
+
+    /// The line through the limits.
+    pub fn limit(rows: &[Row]) -> Option<Fit> {
+        fit(rows, |row| row.limit_ms_per_token)
+    }
+
+    /// Whether all times of a depth are so far from the line that time does not grow in proportion there.
+    pub fn has_cliff(&self) -> bool {
+        self.worst_miss > CLIFF
+    }
+}
+
+/// An answer goes on from its depth: its middle is what was measured.
+fn middle(row: &Row) -> f64 {
+    row.depth as f64 + row.tokens as f64 / 2.0
+}
+
+fn fit(rows: &[Row], of: impl Fn(&Row) -> Option<f64>) -> Option<Fit> {
+    Fit::of(&rows.iter().filter_map(|row| Some((middle(row), of(row)?))).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -150,10 +182,31 @@ mod tests {
         let line = |depth: f64| 5.0 + depth / 1024.0 * 0.25;
         let fit = Fit::of(&depths.map(|depth| (depth, line(depth)))).expect("a line");
         assert!((fit.ms - 5.0).abs() < 1e-9 && (fit.us_per_1k - 250.0).abs() < 1e-6, "{fit:?}");
-        assert!(fit.r2 > 1.0 - 1e-12 && fit.worst_residual < 1e-12 && !fit.has_cliff(), "{fit:?}");
-        let broken = depths.map(|depth| (depth, line(depth) * if depth > 8000.0 { 2.0 } else { 1.0 }));
-        assert!(Fit::of(&broken).expect("a line").has_cliff());
+        assert!(fit.r2 > 1.0 - 1e-12 && fit.worst_residual < 1e-12, "{fit:?}");
         assert!(Fit::of(&[(1.0, 1.0), (2.0, 2.0)]).is_none());
         assert!(Fit::of(&[(1.0, 1.0); 4]).is_none());
+
+        // Twice the time from 8,192 on, with repetitions that scatter by so much to either side.
+        let broken = |scatter: f64| {
+            let row = |depth: f64| {
+                let ms = line(depth) * if depth > 8000.0 { 2.0 } else { 1.0 };
+                let [least, most] = [1.0 - scatter, 1.0 + scatter].map(|factor| Some(factor * ms));
+                Row {
+                    depth: depth as usize,
+                    ms_per_token: Some(ms),
+                    ms_per_token_min: least,
+                    ms_per_token_max: most,
+                    ..Row::default()
+                }
+            };
+            Line::of(&depths.map(row)).expect("a line")
+        };
+        let sharp = broken(0.0);
+        assert!(sharp.has_cliff() && (sharp.worst_miss - sharp.fit.worst_residual).abs() < 1e-12, "{sharp:?}");
+        let wide = broken(0.6);
+        assert!(
+            !wide.has_cliff() && wide.fit.worst_residual > CLIFF,
+            "nothing was seen of what hides in scatter: {wide:?}"
+        );
     }
 }

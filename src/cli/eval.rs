@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 ///
 /// The reference is the model with its own weights and f16 keys and values (f32 where the adapter has no f16). Its logits are
 /// computed once, to a file without a name that is gone when the program ends, and every other combination of --weights and
-/// --kv is held against them row by row: perplexity and its change, KL(reference ‖ format) in nats (mean, 99th percentile by
-/// nearest rank, maximum), how often the largest logit is the same (of equal ones the first counts), and how often where the
-/// reference's largest logit leads the second by more than 0.1 (the difference of the two logits, in nats). The floor is the
-/// reference against itself read in steps of another size: what rounding alone does.
+/// --kv is held against them row by row: perplexity and its change with the standard error of that (tokens taken for
+/// independent), KL(reference ‖ format) in nats (mean, 99th percentile by nearest rank, maximum), how often the largest logit is
+/// the same (of equal ones the first counts), and how often where the reference's largest logit leads the second by more than 0.1
+/// (the difference of the two logits, in nats). The floor is the reference against itself read in steps of another size: what
+/// rounding alone does.
 ///
 /// Rows of one --weights have the same quantised weights but for o: where V has 4 bits and is rotated (k8v4, int4), o is rotated
 /// before it is quantised.

@@ -22,6 +22,8 @@ pub struct Stats {
     pub nll: f64,
     /// Of the perplexity, against the reference's.
     pub perplexity_change_percent: f64,
+    /// The standard error of that, from how the tokens' own changes scatter, taken for independent.
+    pub perplexity_change_error_percent: f64,
     /// Mean KL(reference ‖ format), in nats.
     pub kl_mean: f64,
     /// The 99th percentile: the least that no more than 1 % of rows exceed.
@@ -69,6 +71,11 @@ impl Stats {
         }
         let mean = |of: fn(&(f64, f64)) -> f64| losses.iter().map(of).sum::<f64>() / losses.len() as f64;
         let (reference, nll) = (mean(|loss| loss.0), mean(|loss| loss.1));
+        let change = nll - reference;
+        let scatter = losses.iter().map(|(reference, nll)| (nll - reference - change).powi(2)).sum::<f64>();
+        let tokens = losses.len() as f64;
+        // Of one token nothing is known.
+        let error = (scatter / (tokens - 1.0).max(1.0) / tokens).sqrt();
         let by_position = buckets(&rows);
         let clear: Vec<bool> =
             rows.iter().filter(|(_, r, _)| r.margin > CLEAR_MARGIN).map(|(.., compared)| compared.agrees).collect();
@@ -79,7 +86,8 @@ impl Stats {
             scored: losses.len(),
             perplexity: nll.exp(),
             nll,
-            perplexity_change_percent: 100.0 * (nll - reference).exp_m1(),
+            perplexity_change_percent: 100.0 * change.exp_m1(),
+            perplexity_change_error_percent: 100.0 * change.exp() * error,
             kl_mean,
             kl_p99: percentile(&kls, 99),
             kl_max: percentile(&kls, 100),
@@ -156,6 +164,9 @@ mod tests {
         close(met.nll, 2.1);
         close(met.perplexity, 2.1f64.exp());
         close(met.perplexity_change_percent, 100.0 * (0.1f64.exp() - 1.0));
+        // Changes of 0.5, 0 and -0.2 nats.
+        let variance = (0.4f64.powi(2) + 0.1f64.powi(2) + 0.3f64.powi(2)) / 2.0;
+        close(met.perplexity_change_error_percent, 100.0 * 0.1f64.exp() * (variance / 3.0).sqrt());
         close(met.kl_mean, 0.3);
         assert_eq!((met.kl_max, met.kl_p99), (0.6, 0.6));
         assert_eq!((met.top1_agreement, met.clear_top1_agreement), (0.5, Some(0.5)));

@@ -233,6 +233,8 @@ def curve_words(curve):
     words = [f"{head}: time {line(fit)}; limit {line(limit)}"]
     if "r2" in fit:
         cliff = "a cliff" if curve.get("cliff") else "no cliff"
+        if curve.get("cliff") and curve.get("worst_miss_depth"):
+            cliff += f" of {100 * curve['worst_miss']:.1f} % at {curve['worst_miss_depth']:.0f}"
         words.append(f"r² {fit['r2']:.5f}, worst residual {100 * fit['worst_residual']:.1f} % at {fit['worst_depth']:.0f}, {cliff}")
     if "longest_context" in memory:
         share = curve.get("share_of_room")

@@ -23,9 +23,10 @@ pub(super) const SCHEMA: &str = "\
 With --json: {model, adapter, version, window, chunk, floor_chunk, temp_bytes, seconds,
   texts: [{name, windows, tokens}],
   rows: [{role: reference|floor|format, weights, kv, kv_bytes_per_token, seconds, error, all: STATS, texts: [STATS]}]}
-STATS, of all texts or of each in turn: {rows, scored, perplexity, nll, perplexity_change_percent, kl_mean, kl_p99, kl_max,
-  top1_agreement, clear_rows, clear_top1_agreement, by_position: [{from, to, rows, kl_mean, kl_max, top1_agreement}]}
-Shares are of 1, divergences and losses in nats; clear rows are those whose margin exceeds 0.1; a row with an error has no
+STATS, of all texts or of each in turn: {rows, scored, perplexity, nll, perplexity_change_percent,
+  perplexity_change_error_percent, kl_mean, kl_p99, kl_max, top1_agreement, clear_rows, clear_top1_agreement,
+  by_position: [{from, to, rows, kl_mean, kl_max, top1_agreement}]}
+Shares are of 1, divergences and losses in nats, an error is the standard error; clear rows are those whose margin exceeds 0.1; a row with an error has no
 STATS and makes the exit code 1.";
 
 #[derive(Debug, clap::Args)]
