@@ -95,6 +95,61 @@ fn what_is_there_is_not_touched_and_what_was_cut_off_is_begun_anew() {
     assert_eq!(names, 1, "nothing else is left");
 }
 
+/// The model inside the program with feed-forward layers so wide that they take seconds, all zeros, in a file with holes.
+#[cfg(target_os = "linux")]
+fn wide(folder: &Path) {
+    use serde_json::{Map, from_slice, json, to_vec};
+    const WIDTH: u64 = 1 << 18;
+    let narrow = Path::new("models/tiny-stories");
+    let mut config: Value = from_slice(&std::fs::read(narrow.join("config.json")).unwrap()).unwrap();
+    let old = std::mem::replace(&mut config["intermediate_size"], WIDTH.into());
+    std::fs::create_dir(folder).unwrap();
+    std::fs::write(folder.join("config.json"), to_vec(&config).unwrap()).unwrap();
+    let file = std::fs::read(narrow.join("model.safetensors")).unwrap();
+    let (length, rest) = file.split_at(8);
+    let header: Map<String, Value> =
+        from_slice(&rest[..u64::from_le_bytes(length.try_into().unwrap()) as usize]).unwrap();
+    let mut end = 0;
+    let place = |(name, tensor): (&String, &Value)| {
+        let shape: Vec<_> = tensor["shape"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|d| if *d == old { WIDTH } else { d.as_u64().unwrap() })
+            .collect();
+        let first = end;
+        end += 2 * shape.iter().product::<u64>();
+        (name.clone(), json!({"dtype": "F16", "shape": shape, "data_offsets": [first, end]}))
+    };
+    let tensors = header.iter().filter(|(name, _)| *name != "__metadata__");
+    let header = to_vec(&tensors.map(place).collect::<Map<_, _>>()).unwrap();
+    let path = folder.join("model.safetensors");
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], &header].concat()).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_len(8 + header.len() as u64 + end).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_leaves_nothing_of_what_was_half_written() {
+    use std::process::{Command, Stdio};
+    let folder = folder("quantize-interrupt");
+    let (model, out) = (folder.join("wide"), folder.join("out"));
+    wide(&model);
+    let args = ["quantize", model.to_str().unwrap(), out.to_str().unwrap()];
+    let mut child = cli_support::command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while !folder.join("out.raglan-partial/model.safetensors").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{told}");
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["wide"]);
+    assert_eq!(quantize(&out, &[])["quantized"], 35, "the name is free");
+}
+
 #[test]
 fn a_text_to_read_changes_what_is_lost() {
     if !has_adapter() {
