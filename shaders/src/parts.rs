@@ -128,7 +128,7 @@ impl Part {
             Part::Coop16 => include_str!("parts/coop_16.wgsl"),
             Part::Coop8 => include_str!("parts/coop_8.wgsl"),
             Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
-            Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
+            Part::EpilogueGated => wgsl!("parts/activation", "parts/epilogue_gated"),
         }
     }
 

@@ -187,7 +187,7 @@ pub(super) const ALL: &[Mutant] = &[
     mutant("matvec_normed", "matvec", "gather_ignored", "if params.gather == 1u {", "if false {"),
     mutant("matvec_normed", "matvec", "norm_of_the_first_row", "total *= norms[m];", "total *= norms[0];"),
     mutant("matvec_normed", "matvec", "mean_over_padding", "f32(params.norm_cols)", "f32(params.blocks * 32u)"),
-    mutant("matvec_gated", "matvec", "gate_alone", "gated *= epilogue_silu(both.x);", "gated = epilogue_silu(both.x);"),
+    mutant("matvec_gated", "matvec", "gate_alone", ".x * both.y;", ".x;"),
     mutant("matvec_gated", "matvec", "gelu_cubic_term", "0.044715", "0.044"),
     mutant("matvec_gated", "matvec", "up_without_bias", "bias[params.first_col + col + 1u]", "0.0"),
     mutant("matvec/f32", "matvec", "past_the_last_column", "if col >= params.cols {", "if false {"),
