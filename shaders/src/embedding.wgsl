@@ -2,7 +2,7 @@
 // An id with its top bit set names a row of the last step's samples instead of a vocabulary row.
 // One workgroup a token; a lane decodes 32 columns at a time. Of a matrix split over bindings each dispatch writes the
 // tokens whose rows it holds.
-// Linked with one of weight_*.wgsl.
+// Linked with a weight format (weight_*.wgsl).
 
 struct EmbeddingParams {
     first_row: u32,        // of the matrix, in this binding

@@ -2,6 +2,7 @@
 
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
 use crate::layout::gpu_struct;
+use crate::link::wgsl;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -23,7 +24,7 @@ gpu_struct! {
 /// Shape: `[rows, cols]`.
 pub static KERNEL: Kernel = Kernel {
     name: "gated_activation",
-    source: include_str!("gated_activation.wgsl"),
+    source: wgsl!("parts/activation", "gated_activation"),
     parts: &[PartKind::Act],
     bindings: &[Access::Read, Access::ReadWrite],
     immediates: GatedActivationParams::LAYOUT,

@@ -1,7 +1,6 @@
 // out = activation(gate) * up, for every row of a gate|up matrix.
 // A lane computes four columns. Padding columns of out stay zero: gate and up are zero there.
-// Linked with one of act_*.wgsl.
-// Source: Shazeer 2020, arXiv:2002.05202, eq. 5; GELU's tanh form: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2.
+// Linked with activation.wgsl and one of act_*.wgsl.
 
 struct GatedActivationParams {
     rows: u32,
@@ -18,16 +17,6 @@ var<immediate> params: GatedActivationParams;
 
 const LANES: u32 = 64u;
 
-fn silu(x: vec4<f32>) -> vec4<f32> {
-    return x / (1.0 + exp(-x));
-}
-
-fn gelu_tanh(x: vec4<f32>) -> vec4<f32> {
-    let inner = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-    // Past 15 tanh is 1 in f32, and some drivers' tanh overflows on large arguments.
-    return 0.5 * x * (1.0 + tanh(clamp(inner, vec4<f32>(-15.0), vec4<f32>(15.0))));
-}
-
 @compute @workgroup_size(LANES)
 fn gated_activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let quad = group.x * LANES + lane;
@@ -37,11 +26,5 @@ fn gated_activation(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invo
     }
     let gate = gate_up[row * params.stride_quads + quad];
     let up = gate_up[row * params.stride_quads + params.up_quads + quad];
-    var value: vec4<f32>;
-    if params.activation == 0u {
-        value = silu(gate) * up;
-    } else {
-        value = gelu_tanh(gate) * up;
-    }
-    out[row * params.quads + quad] = act_store(value);
+    out[row * params.quads + quad] = act_store(activation(gate) * up);
 }

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 pub struct Kernel {
     /// The file's name and the entry point's.
     pub name: &'static str,
-    /// The WGSL file, with the default schedule in its constants.
+    /// The WGSL file, after those that it shares with other kernels, with the default schedule in its constants.
     pub source: &'static str,
     /// One part of each of these kinds is linked in.
     pub parts: &'static [PartKind],

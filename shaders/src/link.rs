@@ -27,6 +27,14 @@ pub fn link(variant: &Variant) -> String {
     module
 }
 
+/// WGSL files as one text, those that are shared before the one that uses them; named as by `include_str!`, without the ending and
+/// without what the names begin with where that is given.
+macro_rules! wgsl {
+    ($($file:literal),+) => { concat!($(include_str!(concat!($file, ".wgsl")), "\n"),+) };
+    ($start:literal => $($file:literal),+) => { concat!($(include_str!(concat!($start, $file, ".wgsl")), "\n"),+) };
+}
+pub(crate) use wgsl;
+
 /// What [`link`] gives, parsed, with its loops over the registers of a lane [unrolled](crate::unroll); `None` where it does
 /// not parse.
 pub fn module(variant: &Variant) -> Option<naga::Module> {

@@ -4,6 +4,7 @@ use crate::DispatchCost;
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
 use crate::layout::gpu_struct;
 use crate::linear::{LinearParams, Product};
+use crate::link::wgsl;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -39,7 +40,7 @@ gpu_struct! {
 /// Shape: `[rows, cols, inner]`.
 pub static KERNEL: Kernel = Kernel {
     name: "matmul",
-    source: include_str!("matmul.wgsl"),
+    source: wgsl!("parts/matmul_forms", "matmul"),
     parts: &[PartKind::Weight, PartKind::Act, PartKind::Epilogue],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: MatmulParams::LAYOUT,

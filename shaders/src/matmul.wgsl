@@ -5,26 +5,7 @@
 // lanes read the same x.
 // Lane (i, j) owns the rows i + a * LANES_M and the pairs of columns j + b * LANES_N of its workgroup's tile.
 // Workgroup z of a split product sums the z-th stretch of `split_blocks` blocks into rows of its own.
-// Linked with one of weight_*.wgsl, one of act_*.wgsl and one of epilogue_*.wgsl.
-
-struct MatmulParams {
-    rows: u32,              // of out: x_rows, once a split
-    cols: u32,              // of out in this binding: rows of the weights
-    blocks: u32,            // of 32 columns of x
-    weight_row_quads: u32,
-    weight_blocks: u32,
-    first_col: u32,         // where this binding's columns start in out and bias
-    out_stride: u32,        // from one row of out to the next
-    bias: u32,              // 1: add bias
-    add: u32,               // 1: add to what out holds
-    activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
-    x_rows: u32,
-    split_blocks: u32,
-}
-
-var<immediate> params: MatmulParams;
-
-@group(0) @binding(2) var<storage, read> x: array<act4>;               // [x_rows, blocks * 8]
+// Linked with matmul_forms.wgsl, a weight format (weight_*.wgsl), one of act_*.wgsl and one of epilogue_*.wgsl.
 
 const LANES_M: u32 = 8u;
 const LANES_N: u32 = 8u;
@@ -56,14 +37,10 @@ fn staged_col(place: u32) -> u32 {
     return place % (GROUP_N / 2u) * 2u + place / (GROUP_N / 2u);
 }
 
-// Rows past the end repeat the last one; blocks past the end are zero in x, and repeat the last one in the weights.
+// Columns and blocks of the weights past the end repeat the last one.
 fn fetch(stage: ptr<function, Stage>, first_m: u32, first_n: u32, block: u32, end: u32, lane: u32) {
     for (var i = 0u; i < LANE_QUADS; i++) {
-        let at = lane + i * LANES;
-        let row = min(first_m + at / QUADS, params.x_rows - 1u);
-        let source = block + at % QUADS / 8u;
-        let quad = x[(row * params.blocks + min(source, end - 1u)) * 8u + at % 8u];
-        (*stage).x[i] = select(act4(), quad, source < end);
+        (*stage).x[i] = x_quad(first_m, block, end, lane + i * LANES);
     }
     for (var i = 0u; i < LANE_BLOCKS; i++) {
         let at = lane + i * LANES;

@@ -4,13 +4,14 @@
 use crate::DispatchCost;
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
 use crate::linear::Product;
+use crate::link::wgsl;
 use crate::matmul::MatmulParams;
 use crate::{GpuStruct, PartKind};
 
 /// Shape: `[rows, cols, inner]`.
 pub static KERNEL: Kernel = Kernel {
     name: "matmul_coop",
-    source: include_str!("matmul_coop.wgsl"),
+    source: wgsl!("parts/matmul_forms", "matmul_coop"),
     parts: &[PartKind::Weight, PartKind::Act, PartKind::Coop, PartKind::Epilogue],
     bindings: &[Access::Read, Access::Read, Access::Read, Access::Read, Access::ReadWrite],
     immediates: MatmulParams::LAYOUT,

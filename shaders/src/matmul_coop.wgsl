@@ -2,26 +2,7 @@
 // fragments of COOP_SIDE x COOP_SIDE, its workgroup SUBGROUPS_M x SUBGROUPS_N such tiles. DEPTH columns of x and of the
 // weights at a time go to workgroup memory, the weights decoded to f16; while a stage is multiplied, the next one is on its
 // way into registers. Workgroup z of a split product sums the z-th stretch of `split_blocks` blocks into rows of its own.
-// Linked with one of weight_*.wgsl, one of act_*.wgsl, one of coop_*.wgsl and one of epilogue_*.wgsl.
-
-struct MatmulParams {
-    rows: u32,              // of out: x_rows, once a split
-    cols: u32,              // of out in this binding: rows of the weights
-    blocks: u32,            // of 32 columns of x
-    weight_row_quads: u32,
-    weight_blocks: u32,
-    first_col: u32,         // where this binding's columns start in out and bias
-    out_stride: u32,        // from one row of out to the next
-    bias: u32,              // 1: add bias
-    add: u32,               // 1: add to what out holds
-    activation: u32,        // of a gated epilogue: 0: SiLU, 1: GELU's tanh form
-    x_rows: u32,
-    split_blocks: u32,
-}
-
-var<immediate> params: MatmulParams;
-
-@group(0) @binding(2) var<storage, read> x: array<act4>;               // [x_rows, blocks * 8]
+// Linked with matmul_forms.wgsl, a weight format (weight_*.wgsl), one of act_*.wgsl, one of coop_*.wgsl and one of epilogue_*.wgsl.
 
 const SUBGROUP_LANES: u32 = 32u;
 const SUBGROUPS_M: u32 = 2u;
@@ -59,14 +40,10 @@ fn halves(value: vec4<f32>) -> vec4<f16> {
     return vec4<f16>(clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
 }
 
-// Rows past the end repeat the last one; blocks past the end are zero in x, and repeat the last one in the weights.
+// Columns and blocks of the weights past the end repeat the last one.
 fn fetch(stage: ptr<function, Stage>, first_m: u32, first_n: u32, block: u32, end: u32, lane: u32) {
     for (var i = 0u; i < LANE_QUADS; i++) {
-        let at = lane + i * LANES;
-        let row = min(first_m + at / QUADS, params.x_rows - 1u);
-        let source = block + at % QUADS / 8u;
-        let quad = vec4<f16>(x[(row * params.blocks + min(source, end - 1u)) * 8u + at % 8u]);
-        (*stage).x[i] = select(vec4<f16>(), quad, source < end);
+        (*stage).x[i] = vec4<f16>(x_quad(first_m, block, end, lane + i * LANES));
     }
     for (var i = 0u; i < LANE_BLOCKS; i++) {
         let at = lane + i * LANES;

@@ -4,6 +4,7 @@ use crate::DispatchCost;
 use crate::kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable};
 use crate::layout::gpu_struct;
 use crate::linear::{LinearParams, Product};
+use crate::link::wgsl;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -70,7 +71,7 @@ pub(crate) const TUNABLES: &[Tunable] = &[
 /// Shape: `[rows, cols, inner]`.
 pub static KERNEL: Kernel = Kernel {
     name: "matvec",
-    source: include_str!("matvec.wgsl"),
+    source: wgsl!("parts/matvec_forms", "matvec"),
     parts: &[PartKind::Weight, PartKind::Act, PartKind::Input, PartKind::Reduce, PartKind::Epilogue],
     bindings: BINDINGS,
     immediates: MatvecParams::LAYOUT,

@@ -1,6 +1,7 @@
 //! `matvec_int8.wgsl`: a few rows, in 8 bits, times a weight matrix of a block format.
 
 use crate::kernel::Kernel;
+use crate::link::wgsl;
 use crate::matvec::{BINDINGS, MatvecParams, TUNABLES, legal};
 use crate::tolerance::accuracy;
 use crate::{GpuStruct, PartKind};
@@ -8,7 +9,7 @@ use crate::{GpuStruct, PartKind};
 /// Shape: `[rows, cols, inner]`; workgroups are those of [`crate::matvec`].
 pub static KERNEL: Kernel = Kernel {
     name: "matvec_int8",
-    source: include_str!("matvec_int8.wgsl"),
+    source: wgsl!("parts/matvec_forms", "matvec_int8"),
     parts: &[PartKind::Quants, PartKind::Act, PartKind::Input, PartKind::Reduce, PartKind::Epilogue],
     bindings: BINDINGS,
     immediates: MatvecParams::LAYOUT,

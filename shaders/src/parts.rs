@@ -1,5 +1,6 @@
-//! The parts that kernels link: one file a weight format, an activation type, a KV type, a way to reduce.
+//! The parts that kernels link: a weight format, an activation type, a KV type, a way to reduce; a file of `parts/` or a few.
 
+use crate::link::wgsl;
 use crate::{KvType, WeightFormat};
 
 /// What a part defines; parts of one kind define the same names.
@@ -12,7 +13,7 @@ pub enum PartKind {
     /// `act`, `act4`, `act_load`, `act_store`
     Act,
     /// What differs by the type of keys and values. For `rope_append`: `kv_cell`, `KV_KEY_COLS`, `KV_VALUE_COLS`, `kv_key_cell`,
-    /// `kv_value_cell`. For attention in fours: `kv4`, `kv_load`, `kv_key_piece`, `kv_key_quad` and so on. In words: `kv_key_word`,
+    /// `kv_value_cell`. For attention in fours: `kv4`, `kv_key_piece`, `kv_key_quad` and so on. In words: `kv_key_word`,
     /// `KV_QUADS`, `kv_query`, `kv_keys`, `kv_dot`, `kv_score`, `kv_values`, `kv_value_scale`. For all: `kv_scale`, `KV_SCALE_WORDS`
     Kv,
     /// `input_row`, `input_load`, `input_gain`, `INPUT_NORMED`
@@ -27,7 +28,7 @@ pub enum PartKind {
     Epilogue,
 }
 
-/// A file to link.
+/// One or a few files to link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Decodes a stored weight row.
@@ -83,7 +84,7 @@ impl Part {
         }
     }
 
-    /// The file's name without its ending.
+    /// How logs and errors name it.
     pub fn name(self) -> &'static str {
         match self {
             Part::Weight(format) => format.part_name(),
@@ -107,7 +108,7 @@ impl Part {
         }
     }
 
-    /// The file.
+    /// Its WGSL.
     pub fn source(self) -> &'static str {
         match self {
             Part::Weight(format) => format.part_source(),
@@ -115,11 +116,11 @@ impl Part {
             Part::ActF16 => include_str!("parts/act_f16.wgsl"),
             Part::InputAct => include_str!("parts/input_act.wgsl"),
             Part::InputNormed => include_str!("parts/input_normed.wgsl"),
-            Part::Kv(KvType::F32) => include_str!("parts/kv_f32.wgsl"),
-            Part::Kv(KvType::F16) => include_str!("parts/kv_f16.wgsl"),
-            Part::Kv(KvType::Int8) => include_str!("parts/kv_int8.wgsl"),
-            Part::Kv(KvType::K8V4) => include_str!("parts/kv_k8v4.wgsl"),
-            Part::Kv(KvType::Int4) => include_str!("parts/kv_int4.wgsl"),
+            Part::Kv(KvType::F32) => wgsl!("parts/kv_" => "floats", "f32"),
+            Part::Kv(KvType::F16) => wgsl!("parts/kv_" => "floats", "f16"),
+            Part::Kv(KvType::Int8) => wgsl!("parts/kv_" => "quants", "scale_word", "keys_8", "values_8"),
+            Part::Kv(KvType::K8V4) => wgsl!("parts/kv_" => "quants", "scale_pair", "keys_8", "values_4"),
+            Part::Kv(KvType::Int4) => wgsl!("parts/kv_" => "quants", "scale_pair", "values_4", "keys_4"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
             Part::TeamShared => include_str!("parts/team_shared.wgsl"),
@@ -127,7 +128,7 @@ impl Part {
             Part::Coop16 => include_str!("parts/coop_16.wgsl"),
             Part::Coop8 => include_str!("parts/coop_8.wgsl"),
             Part::EpiloguePlain => include_str!("parts/epilogue_plain.wgsl"),
-            Part::EpilogueGated => include_str!("parts/epilogue_gated.wgsl"),
+            Part::EpilogueGated => wgsl!("parts/activation", "parts/epilogue_gated"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::kernel::{Access, Kernel, Tunable};
 use crate::layout::gpu_struct;
+use crate::link::wgsl;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -44,7 +45,7 @@ pub const LOW_POSITIONS: usize = 1024;
 /// seven rounds of two sums a lane in workgroup memory: next to nothing beside the products of its token.
 pub static KERNEL: Kernel = Kernel {
     name: "rope_append",
-    source: include_str!("rope_append.wgsl"),
+    source: wgsl!("parts/rotate", "rope_append"),
     parts: &[PartKind::Act, PartKind::Kv, PartKind::Reduce],
     bindings: &[
         Access::Read,

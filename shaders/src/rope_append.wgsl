@@ -4,12 +4,11 @@
 // One workgroup a token and head, over the query heads, the key heads and the value heads in turn.
 // cos and sin come from a small table, made in f64, by the addition theorem: position = 1024 * high + low; its first 1024
 // rows are for low, times the attention factor, the others for 1024 * high.
-// What is quantised goes through workgroup memory: a key loses its channels' means; what takes 4 bits, and the queries of such
-// keys, is rotated by a Hadamard matrix (Sylvester's, normalised, its own inverse) in blocks of columns; the row's largest value,
-// or its span, gives the scale and minimum, rounded outwards to bf16, by which its columns are rounded and packed.
-// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of reduce_*.wgsl.
-// Source: Su et al. 2021, arXiv:2104.09864, eq. 34, in the half-split order of Hugging Face checkpoints; the rotation: Ashkboos
-// et al. 2024, "QuaRot", arXiv:2404.00456, section 4.
+// What is quantised goes through workgroup memory, rotate.wgsl's `row`: a key loses its channels' means; what takes 4 bits, and the
+// queries of such keys, is rotated; the row's largest value, or its span, gives the scale and minimum, rounded outwards to bf16, by
+// which its columns are rounded and packed.
+// Linked with rotate.wgsl, one type of keys and values (kv_*.wgsl), one of act_*.wgsl and one of reduce_*.wgsl.
+// Source: Su et al. 2021, arXiv:2104.09864, eq. 34, in the half-split order of Hugging Face checkpoints.
 
 struct RopeAppendParams {
     num_heads: u32,
@@ -45,16 +44,13 @@ const QUERY: u32 = 0u;
 const KEY: u32 = 1u;
 const VALUE: u32 = 2u;
 const IS_SCALED: bool = KV_SCALE_WORDS > 0u;
-const MOST_COLS: u32 = 256u;
 const LEAST: f32 = 0x1p-96; // of scales: less is nothing, and its inverse may be infinite
-
-var<workgroup> row: array<f32, MOST_COLS>; // what is rotated or quantised
 
 struct Head {
     kind: u32,
     index: u32,
     base: u32,    // where it is written
-    staged: bool, // whether it goes through `row`
+    staged: bool, // whether it goes through `row`, to be rotated or quantised
 }
 
 fn store(head: Head, col: u32, value: f32) {
@@ -67,20 +63,6 @@ fn store(head: Head, col: u32, value: f32) {
     } else {
         v[head.base + col] = kv_value_cell(vec4<f32>(value), vec4<f32>());
     }
-}
-
-// Sums and differences of columns whose indices differ in one bit, bit by bit. Returns what they are multiplied by then.
-fn rotate(lane: u32) -> f32 {
-    for (var bit = 1u; bit < params.rotation; bit *= 2u) {
-        for (var i = lane; i < params.head_dim / 2u; i += LANES) {
-            let at = i / bit * bit + i;
-            let sum = row[at] + row[at + bit];
-            row[at + bit] = row[at] - row[at + bit];
-            row[at] = sum;
-        }
-        workgroupBarrier();
-    }
-    return inverseSqrt(f32(params.rotation));
 }
 
 // What a channel of keys has everywhere, which softmax does not see.

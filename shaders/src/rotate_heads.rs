@@ -2,6 +2,7 @@
 
 use crate::kernel::{Access, Kernel, Tunable};
 use crate::layout::gpu_struct;
+use crate::link::wgsl;
 use crate::{GpuStruct, PartKind};
 
 gpu_struct! {
@@ -19,7 +20,7 @@ gpu_struct! {
 /// Shape: `[rows, heads]`. Workgroups: rows × heads.
 pub static KERNEL: Kernel = Kernel {
     name: "rotate_heads",
-    source: include_str!("rotate_heads.wgsl"),
+    source: wgsl!("parts/rotate", "rotate_heads"),
     parts: &[PartKind::Act],
     bindings: &[Access::ReadWrite],
     immediates: RotateHeadsParams::LAYOUT,

@@ -5,6 +5,7 @@
 //! stretches of [`crate::BLOCK`] values. Source of the blocks: ggml's `ggml-common.h` and `ggml-quants.c`; those of integers in
 //! groups (`I4G32` and on) are this program's own, as `raglan_models::Format` says.
 
+use crate::link::wgsl;
 use half::{bf16, f16};
 
 /// How a weight matrix is stored.
@@ -148,21 +149,21 @@ impl WeightFormat {
 
     pub(crate) fn part_source(self) -> &'static str {
         match self {
-            F32 => include_str!("parts/weight_f32.wgsl"),
-            F16 => include_str!("parts/weight_f16.wgsl"),
-            Bf16 => include_str!("parts/weight_bf16.wgsl"),
-            Q8_0 => include_str!("parts/weight_q8_0.wgsl"),
-            Q4_0 => include_str!("parts/weight_q4_0.wgsl"),
-            Q4_1 => include_str!("parts/weight_q4_1.wgsl"),
-            Q5_0 => include_str!("parts/weight_q5_0.wgsl"),
-            Q5_1 => include_str!("parts/weight_q5_1.wgsl"),
-            Q4K => include_str!("parts/weight_q4_k.wgsl"),
-            Q5K => include_str!("parts/weight_q5_k.wgsl"),
-            Q6K => include_str!("parts/weight_q6_k.wgsl"),
-            I4G32 => include_str!("parts/weight_i4_g32.wgsl"),
-            I4G128 => include_str!("parts/weight_i4_g128.wgsl"),
-            I8G32 => include_str!("parts/weight_i8_g32.wgsl"),
-            I8G128 => include_str!("parts/weight_i8_g128.wgsl"),
+            F32 => wgsl!("parts/weight_" => "rows", "plain", "f32"),
+            F16 => wgsl!("parts/weight_" => "rows", "plain", "f16"),
+            Bf16 => wgsl!("parts/weight_" => "rows", "plain", "bf16"),
+            Q8_0 => wgsl!("parts/weight_" => "rows", "bytes", "half", "q8_0"),
+            Q4_0 => wgsl!("parts/weight_" => "rows", "bytes", "zero", "half", "nibbles", "q4_0"),
+            Q4_1 => wgsl!("parts/weight_" => "rows", "bytes", "zero", "nibbles", "q4_1"),
+            Q5_0 => wgsl!("parts/weight_" => "rows", "bytes", "zero", "half", "nibbles", "fifth", "q5_0"),
+            Q5_1 => wgsl!("parts/weight_" => "rows", "bytes", "zero", "nibbles", "fifth", "q5_1"),
+            Q4K => wgsl!("parts/weight_" => "rows", "bytes", "zero", "k", "q4_k"),
+            Q5K => wgsl!("parts/weight_" => "rows", "bytes", "zero", "k", "q5_k"),
+            Q6K => wgsl!("parts/weight_" => "rows", "bytes", "zero", "half", "q6_k"),
+            I4G32 => wgsl!("parts/weight_" => "rows", "bytes", "nibbles", "integers", "g32", "i4"),
+            I4G128 => wgsl!("parts/weight_" => "rows", "bytes", "nibbles", "integers", "g128", "i4"),
+            I8G32 => wgsl!("parts/weight_" => "rows", "bytes", "integers", "g32", "i8"),
+            I8G128 => wgsl!("parts/weight_" => "rows", "bytes", "integers", "g128", "i8"),
         }
     }
 

@@ -155,6 +155,17 @@ fn every_kernel_links_with_every_part_and_legal_schedule() {
 }
 
 #[test]
+fn every_file_of_the_parts_is_linked_by_some_kernel() {
+    let parts = ALL.iter().flat_map(|kernel| kernel.parts).flat_map(|&kind| Part::all(kind)).map(Part::source);
+    let linked: Vec<_> = ALL.iter().map(|kernel| kernel.source).chain(parts).collect();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/parts")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(linked.iter().any(|source| source.contains(&text)), "nothing links {}", path.display());
+    }
+}
+
+#[test]
 fn every_default_schedule_is_legal_on_the_least_adapter() {
     // The least adapter has no cooperative matrices.
     for &kernel in ALL.iter().filter(|kernel| !kernel.parts.contains(&PartKind::Coop)) {

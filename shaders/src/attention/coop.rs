@@ -2,6 +2,7 @@
 
 use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
+use crate::link::wgsl;
 use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// How far the maximum that weights are relative to may lag behind, in units of log2.
@@ -14,7 +15,7 @@ pub const LAG: f64 = 8.0;
 /// from workgroup memory: a third of their time on an H100, at the 160 TFLOP/s that Vulkan reaches and 128 bytes a clock.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_coop",
-    source: include_str!("coop.wgsl"),
+    source: wgsl!("../parts/attention_forms", "coop"),
     parts: &[PartKind::Act, PartKind::Kv, PartKind::Coop],
     bindings: &[
         Access::Read,

@@ -5,30 +5,8 @@
 // a subgroup has. Softmax is online, in base 2. A row's weights are relative to a maximum that may lag behind the true one by
 // a factor of 2^LAG, so that sums, which fragments cannot scale by row, seldom go through workgroup memory.
 // What is quantised is decoded, and rounded to f16, when it is staged.
-// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of coop_*.wgsl.
+// Linked with attention_forms.wgsl, one of act_*.wgsl, one type of keys and values (kv_*.wgsl) and one of coop_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1.
-
-struct AttentionItem {
-    first_row: u32,       // the first query row, a token of the batch
-    rows: u32,            // query rows
-    first_slot: u32,      // of the first key
-    count: u32,           // keys
-    first_position: u32,  // of the first key
-    row_position: u32,    // of the first query row
-    partial: u32,         // where the packed rows start in the partial results of a kv head, or DIRECT
-}
-
-struct AttentionParams {
-    num_heads: u32,
-    group: u32,           // query heads to a kv head
-    head_dim: u32,
-    slots: u32,           // of a head's plane
-    window: u32,          // a query sees this many positions, its own among them; 0: all
-    scale_log2: f32,      // softmax scale times log2(e)
-    out_stride: u32,      // from one row of out to the next
-    partials: u32,        // rows of partial results of a kv head
-    first_item: u32,
-}
 
 struct CoopBuiltins {
     @builtin(local_invocation_index) lane: u32,
@@ -36,16 +14,8 @@ struct CoopBuiltins {
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 }
 
-var<immediate> params: AttentionParams;
-
-@group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;                 // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;               // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
-@group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
-@group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
-@group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
-@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
+@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;    // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;  // [num_kv_heads, slots, HEAD_STRIDE]
 
 const LANES: u32 = 128u;
 const SUBGROUPS: u32 = 4u;
@@ -63,21 +33,12 @@ const PITCH: u32 = HEAD_STRIDE + 8u;
 const SCORE_PITCH: u32 = KEYS + 4u;
 const WEIGHT_PITCH: u32 = KEYS + 8u;
 const WORD_PITCH: u32 = PITCH / COOP_WORD;
-const DIRECT: u32 = 0xffffffffu;
-const MASKED: f32 = -3.0e38; // finite, so that a row that sees no key of the run makes no NaN
 const LAG: f32 = 8.0;        // weights up to 2^8 stay far below the largest f16
 
 var<workgroup> staged: array<coop_word, max(KEYS, ROWS) * WORD_PITCH>; // queries; then keys, then values, of every step
 var<workgroup> scores: array<f32, ROWS * SCORE_PITCH>;                 // [ROWS, KEYS]; sums of values on their way
 var<workgroup> weights: array<f16, ROWS * WEIGHT_PITCH>;               // [ROWS, KEYS]
 var<workgroup> grown: u32;                                             // whether some row's maximum has grown
-
-fn scale_of(slot: u32) -> kv_scale {
-    if KV_SCALE_WORDS == 0u {
-        return kv_scale();
-    }
-    return scales[slot];
-}
 
 // A scale is rounded up, so that what it decodes may pass the largest f16 by half a step.
 fn halves(value: kv4) -> vec4<f16> {

@@ -2,6 +2,7 @@
 
 use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, Kernel, Schedule, Tunable};
+use crate::link::wgsl;
 use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// Shape: `[items, packed rows, head_stride, word_values]`, the last by [`crate::KvType::word_values`]. Workgroups: items × packed rows / [`packed_rows`] × kv heads.
@@ -12,7 +13,7 @@ use crate::{DispatchCost, GpuStruct, PartKind};
 /// keys and values are read once for ROWS multiplications each, and the lanes of a team read neighbours, all teams the same.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_tile",
-    source: include_str!("tile.wgsl"),
+    source: wgsl!("../parts/attention_forms", "tile"),
     parts: &[PartKind::Act, PartKind::Kv, PartKind::Team],
     bindings: &[
         Access::Read,

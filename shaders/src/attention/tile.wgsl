@@ -3,41 +3,11 @@
 // them, each with its share of the columns of the queries and of the sums of values in registers. All teams take the same
 // keys, KEYS at a time, where they lie or STAGE of them at once, decoded, through workgroup memory; keys that no row of the
 // workgroup sees are skipped. Softmax is online, in base 2.
-// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of team_*.wgsl.
+// Linked with attention_forms.wgsl, one of act_*.wgsl, one type of keys and values (kv_*.wgsl) and one of team_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1.
 
-struct AttentionItem {
-    first_row: u32,       // the first query row, a token of the batch
-    rows: u32,            // query rows
-    first_slot: u32,      // of the first key
-    count: u32,           // keys
-    first_position: u32,  // of the first key
-    row_position: u32,    // of the first query row
-    partial: u32,         // where the packed rows start in the partial results of a kv head, or DIRECT
-}
-
-struct AttentionParams {
-    num_heads: u32,
-    group: u32,           // query heads to a kv head
-    head_dim: u32,
-    slots: u32,           // of a head's plane
-    window: u32,          // a query sees this many positions, its own among them; 0: all
-    scale_log2: f32,      // softmax scale times log2(e)
-    out_stride: u32,      // from one row of out to the next
-    partials: u32,        // rows of partial results of a kv head
-    first_item: u32,
-}
-
-var<immediate> params: AttentionParams;
-
-@group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;                 // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;               // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
-@group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
-@group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
-@group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
-@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
+@group(0) @binding(1) var<storage, read> k: array<kv_key_piece>;    // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_piece>;  // [num_kv_heads, slots, HEAD_STRIDE]
 
 const LANES: u32 = 32u;
 const TEAM: u32 = 1u;
@@ -51,8 +21,6 @@ const LANE_QUADS: u32 = QUADS / TEAM;
 const PACKED: u32 = LANES / TEAM * ROWS;
 const TEAM_VALUES: u32 = ROWS * KEYS;
 const STEP: u32 = max(STAGE, KEYS);
-const DIRECT: u32 = 0xffffffffu;
-const MASKED: f32 = -3.0e38; // finite, so that a row that sees no key of the run makes no NaN
 
 var<workgroup> staged_k: array<kv4, STAGE * QUADS + 1u>; // [STAGE, QUADS]
 var<workgroup> staged_v: array<kv4, STAGE * QUADS + 1u>; // [STAGE, QUADS]
@@ -189,25 +157,18 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
     }
 }
 
-fn scale_of(slot: u32) -> kv_scale {
-    if KV_SCALE_WORDS == 0u {
-        return kv_scale();
-    }
-    return scales[slot];
-}
-
 fn key_quad(at: u32, scale: kv_scale) -> vec4<f32> {
     if STAGE > 0u {
-        return kv_load(staged_k[at]);
+        return vec4<f32>(staged_k[at]);
     }
-    return kv_load(kv_key_quad(k[at / KV_KEY_QUADS], at, scale));
+    return vec4<f32>(kv_key_quad(k[at / KV_KEY_QUADS], at, scale));
 }
 
 fn value_quad(at: u32, scale: kv_scale) -> vec4<f32> {
     if STAGE > 0u {
-        return kv_load(staged_v[at]);
+        return vec4<f32>(staged_v[at]);
     }
-    return kv_load(kv_value_quad(v[at / KV_VALUE_QUADS], at, scale));
+    return vec4<f32>(kv_value_quad(v[at / KV_VALUE_QUADS], at, scale));
 }
 
 // Four multiplications that each take the sum along.

@@ -2,6 +2,7 @@
 
 use super::{AttentionItem, AttentionParams, HEAD_STRIDES, RaggedWork};
 use crate::kernel::{Access, AdapterLimits, Kernel, Schedule, Tunable};
+use crate::link::wgsl;
 use crate::{DispatchCost, GpuStruct, PartKind};
 
 /// The most packed rows to a workgroup.
@@ -27,7 +28,7 @@ const MOST_REGISTERS: u32 = 224;
 /// Shape: `[items, packed rows, head_stride, word_values]`, the last by [`crate::KvType::word_values`]. Workgroups: kv heads × packed rows / ROWS × items.
 pub static KERNEL: Kernel = Kernel {
     name: "attention_vector",
-    source: include_str!("vector.wgsl"),
+    source: wgsl!("../parts/attention_forms", "vector"),
     parts: &[PartKind::Act, PartKind::Kv, PartKind::Team],
     bindings: &[
         Access::Read,

@@ -5,41 +5,11 @@
 // sums of values in registers. Softmax is online, in base 2, on each team's own; the teams are joined at the end.
 // Quantised keys meet queries in two signed bytes a column; the scale of a value goes into its weight, and minima are summed
 // once for all columns.
-// Linked with one of act_*.wgsl, one of kv_*.wgsl and one of team_*.wgsl.
+// Linked with attention_forms.wgsl, one of act_*.wgsl, one type of keys and values (kv_*.wgsl) and one of team_*.wgsl.
 // Source: Dao 2023, arXiv:2307.08691, algorithm 1; split runs: Dao et al. 2023, "Flash-Decoding".
 
-struct AttentionItem {
-    first_row: u32,       // the first query row, a token of the batch
-    rows: u32,            // query rows
-    first_slot: u32,      // of the first key
-    count: u32,           // keys
-    first_position: u32,  // of the first key
-    row_position: u32,    // of the first query row
-    partial: u32,         // where the packed rows start in the partial results of a kv head, or DIRECT
-}
-
-struct AttentionParams {
-    num_heads: u32,
-    group: u32,           // query heads to a kv head
-    head_dim: u32,
-    slots: u32,           // of a head's plane
-    window: u32,          // a query sees this many positions, its own among them; 0: all
-    scale_log2: f32,      // softmax scale times log2(e)
-    out_stride: u32,      // from one row of out to the next
-    partials: u32,        // rows of partial results of a kv head
-    first_item: u32,
-}
-
-var<immediate> params: AttentionParams;
-
-@group(0) @binding(0) var<storage, read> q: array<act4>;                         // [tokens, num_heads, HEAD_STRIDE]
-@group(0) @binding(1) var<storage, read> k: array<kv_key_word>;                  // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(2) var<storage, read> v: array<kv_value_word>;                // [num_kv_heads, slots, HEAD_STRIDE]
-@group(0) @binding(3) var<storage, read> items: array<AttentionItem>;
-@group(0) @binding(4) var<storage, read_write> out: array<act>;                  // [tokens, num_heads * head_dim, padded]
-@group(0) @binding(5) var<storage, read_write> partial_sum: array<f32>;          // [num_kv_heads, partials, HEAD_STRIDE]: not divided
-@group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
-@group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
+@group(0) @binding(1) var<storage, read> k: array<kv_key_word>;    // [num_kv_heads, slots, HEAD_STRIDE]
+@group(0) @binding(2) var<storage, read> v: array<kv_value_word>;  // [num_kv_heads, slots, HEAD_STRIDE]
 
 const LANES: u32 = 128u;
 const TEAM: u32 = 8u;
@@ -53,8 +23,6 @@ const QUADS: u32 = HEAD_STRIDE / 4u;
 const WORDS: u32 = QUADS / KV_QUADS;                       // of a key
 const LANE_WORDS: u32 = (WORDS + TEAM - 1u) / TEAM;
 const LANE_QUADS: u32 = LANE_WORDS * KV_QUADS;
-const DIRECT: u32 = 0xffffffffu;
-const MASKED: f32 = -3.0e38;
 const LOWEST: f32 = -1.0e38; // of maxima: above MASKED, so that a masked key's weight is zero whatever else a team saw
 const IS_SCALED: bool = KV_SCALE_WORDS > 0u;
 const QUERY_STEPS: f32 = 32512.0; // 127 * 256: of a lane's largest column to zero
@@ -141,9 +109,7 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
                 k_words[key * LANE_WORDS + i] = k[at];
                 v_words[key * LANE_WORDS + i] = v[at];
             }
-            if IS_SCALED {
-                key_scales[key] = scales[plane + item.first_slot + near];
-            }
+            key_scales[key] = scale_of(plane + item.first_slot + near);
         }
         for (var i = 0u; i < TEAM_VALUES; i++) {
             products[i] = kv_product();

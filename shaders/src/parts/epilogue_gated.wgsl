@@ -1,21 +1,10 @@
 // What the product of interleaved gate and up rows does with its sums: out = activation(gate) * up. Column 2 i is a gate and
 // column 2 i + 1 its up; out has half as many columns. Padding columns of out stay zero: gate and up are zero there.
-// Linked after one of act_*.wgsl. Needs `params.rows`, `params.cols`, `params.first_col`, `params.out_stride`, `params.bias` and
-// `params.activation`; `first_col` and `cols` are even, and `out_stride` is that of out.
-// Source: Shazeer 2020, arXiv:2002.05202, eq. 5; GELU's tanh form: Hendrycks & Gimpel 2016, arXiv:1606.08415, section 2.
+// Linked with activation.wgsl and one of act_*.wgsl. Needs `params.rows`, `params.cols`, `params.first_col`, `params.out_stride`,
+// `params.bias` and `params.activation`; `first_col` and `cols` are even, and `out_stride` is that of out.
 
 @group(0) @binding(3) var<storage, read> bias: array<f32>;             // [cols of all bindings]
 @group(0) @binding(4) var<storage, read_write> out: array<act>;        // [rows, out_stride]
-
-fn epilogue_silu(x: f32) -> f32 {
-    return x / (1.0 + exp(-x));
-}
-
-fn epilogue_gelu_tanh(x: f32) -> f32 {
-    let inner = 0.7978845608028654 * (x + 0.044715 * x * x * x);
-    // Past 15 tanh is 1 in f32, and some drivers' tanh overflows on large arguments.
-    return 0.5 * x * (1.0 + tanh(clamp(inner, -15.0, 15.0)));
-}
 
 // The sums of columns `col` and `col + 1` of a row; `col` is even. What is past the end is not stored.
 fn epilogue_pair(row: u32, col: u32, sums: vec2<f32>) {
@@ -26,11 +15,6 @@ fn epilogue_pair(row: u32, col: u32, sums: vec2<f32>) {
     if params.bias == 1u {
         both += vec2<f32>(bias[params.first_col + col], bias[params.first_col + col + 1u]);
     }
-    var gated = both.y;
-    if params.activation == 0u {
-        gated *= epilogue_silu(both.x);
-    } else {
-        gated *= epilogue_gelu_tanh(both.x);
-    }
+    let gated = activation(vec4<f32>(both.x)).x * both.y;
     out[row * params.out_stride + (params.first_col + col) / 2u] = act_store(vec4<f32>(gated)).x;
 }

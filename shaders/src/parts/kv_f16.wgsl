@@ -1,82 +1,20 @@
 // Keys and values in f16. Needs `enable f16;`.
+// Linked with kv_floats.wgsl.
 
 alias kv = f16;
-alias kv4 = vec4<f16>;
-
-// What lies in the arenas, and how many columns of a key and of a value one holds: as they are, without scales.
-alias kv_cell = kv;
-alias kv_scale = u32;
-const KV_SCALE_WORDS: u32 = 0u;
-const KV_KEY_COLS: u32 = 1u;
-const KV_VALUE_COLS: u32 = 1u;
 
 // The largest f16 stands for what is beyond it: an infinity would turn the whole row into NaN.
 fn kv_store(value: f32) -> kv {
     return f16(clamp(value, -65504.0, 65504.0));
 }
 
-fn kv_key_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
-    return kv_store(low.x);
-}
-
-fn kv_value_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
-    return kv_store(low.x);
-}
-
-// Four columns at a time, and how many fours a piece of K and of V holds.
-alias kv_key_piece = kv4;
-alias kv_value_piece = kv4;
-const KV_KEY_QUADS: u32 = 1u;
-const KV_VALUE_QUADS: u32 = 1u;
-
-fn kv_load(value: kv4) -> vec4<f32> {
-    return vec4<f32>(value);
-}
-
-fn kv_key_quad(piece: kv_key_piece, quad: u32, scale: kv_scale) -> kv4 {
-    return piece;
-}
-
-fn kv_value_quad(piece: kv_value_piece, quad: u32, scale: kv_scale) -> kv4 {
-    return piece;
-}
-
-// 16 bytes of a head's columns as they lie, and how many fours of values they hold.
-alias kv_key_word = vec4<u32>;
-alias kv_value_word = vec4<u32>;
+// 16 bytes, and how many fours of columns they hold.
+alias kv_word = vec4<u32>;
 const KV_QUADS: u32 = 2u;
 
-// A four of a query and of a key, and what becomes of their products before they are a score.
-alias kv_query = vec4<f32>;
-alias kv_key = vec4<f32>;
-alias kv_product = f32;
-
-fn kv_query_of(quad: vec4<f32>, inverse: f32) -> kv_query {
-    return quad;
-}
-
-fn kv_keys(word: kv_key_word) -> array<kv_key, KV_QUADS> {
-    return array<kv_key, KV_QUADS>(
-        vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
-        vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)),
-    );
-}
-
-fn kv_dot(sum: kv_product, key: kv_key, query: kv_query) -> kv_product {
-    return fma(key.x, query.x, fma(key.y, query.y, fma(key.z, query.z, fma(key.w, query.w, sum))));
-}
-
-fn kv_score(product: kv_product, unit: f32, total: f32, scale: kv_scale) -> f32 {
-    return product;
-}
-
-fn kv_values(word: kv_value_word) -> array<vec4<f32>, KV_QUADS> {
+fn kv_quads(word: kv_word) -> array<vec4<f32>, KV_QUADS> {
     return array<vec4<f32>, KV_QUADS>(
         vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
         vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)),
     );
-}
-
-fn kv_value_scale(scale: kv_scale) -> vec2<f32> {
-    return vec2<f32>(1.0, 0.0);
 }

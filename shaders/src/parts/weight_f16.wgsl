@@ -1,45 +1,7 @@
-// Weights in f16.
-// A stretch of 32 values is four 16-byte words of eight.
-// Needs `params.weight_row_quads`: 16-byte words from one row to the next.
+// Weights in f16, eight to a 16-byte word.
+// Linked with weight_plain.wgsl.
 
-struct WeightBlock {
-    quads: array<vec4<f32>, 8>,
-}
-
-@group(0) @binding(0) var<storage, read> weight: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> weight_words: array<u32>; // unused: a format without scales
-
-fn weight_block(row: u32, block: u32) -> WeightBlock {
-    let base = row * params.weight_row_quads + block * 4u;
-    var out: WeightBlock;
-    for (var i = 0u; i < 4u; i++) {
-        let word = weight[base + i];
-        out.quads[2u * i] = vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y));
-        out.quads[2u * i + 1u] = vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w));
-    }
-    return out;
-}
-
-// A unit is one 16-byte word.
-const WEIGHT_GROUPS: u32 = 1u;
 const WEIGHT_GROUP_QUADS: u32 = 2u;
-const WEIGHT_TERMS: u32 = 0u;
-
-struct WeightUnit {
-    word: vec4<u32>,
-}
-
-fn weight_fetch(row: u32, unit: u32) -> WeightUnit {
-    return WeightUnit(weight[row * params.weight_row_quads + unit]);
-}
-
-fn weight_group_quad(unit: u32, group: u32) -> u32 {
-    return unit * WEIGHT_GROUP_QUADS;
-}
-
-fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
-    return vec2<f32>(1.0, 0.0);
-}
 
 fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
     return vec4<f32>(unpack2x16float(words.word[2u * i]), unpack2x16float(words.word[2u * i + 1u]));

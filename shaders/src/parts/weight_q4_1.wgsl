@@ -1,29 +1,7 @@
 // Weights in ggml's Q4_1: x = d * q + m, q of 4 bits, 32 values a block.
-// A row holds the quants of all blocks (16 bytes each), then their d and m (two f16).
-// Needs `params.weight_row_quads`: 16-byte words from one row to the next, and `params.weight_blocks`: blocks of a row.
+// A row holds the quants of all blocks (16 bytes each), then their d and m (two f16). A unit is a block.
+// Linked with weight_rows.wgsl, weight_bytes.wgsl, weight_zero.wgsl and weight_nibbles.wgsl.
 
-struct WeightBlock {
-    quads: array<vec4<f32>, 8>,
-}
-
-@group(0) @binding(0) var<storage, read> weight: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> weight_words: array<u32>; // the same buffer, for scales
-
-fn weight_block(row: u32, block: u32) -> WeightBlock {
-    let base = row * params.weight_row_quads;
-    let scale = unpack2x16float(weight_words[base * 4u + params.weight_blocks * 4u + block]);
-    let word = weight[base + block];
-    var out: WeightBlock;
-    for (var i = 0u; i < 4u; i++) {
-        out.quads[i] = scale.x * vec4<f32>(unpack4xU8(word[i] & 0x0f0f0f0fu)) + scale.y;
-        out.quads[i + 4u] = scale.x * vec4<f32>(unpack4xU8((word[i] >> 4u) & 0x0f0f0f0fu)) + scale.y;
-    }
-    return out;
-}
-
-// A unit is one 16-byte word of quants: a block.
-const WEIGHT_GROUPS: u32 = 1u;
-const WEIGHT_GROUP_QUADS: u32 = 8u;
 const WEIGHT_TERMS: u32 = 2u;
 const WEIGHT_ZERO: i32 = 0;
 
@@ -38,30 +16,10 @@ fn weight_fetch(row: u32, unit: u32) -> WeightUnit {
     return WeightUnit(weight[base + unit], scale);
 }
 
-fn weight_group_quad(unit: u32, group: u32) -> u32 {
-    return unit * 8u;
-}
-
 fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
     return unpack2x16float(words.scale);
 }
 
-fn weight_zero(words: WeightUnit) -> i32 {
-    return WEIGHT_ZERO;
-}
-
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
-    return (words.word[i % 4u] >> (4u * (i / 4u))) & 0x0f0f0f0fu;
-}
-
-// The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
-fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
-    let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
-    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
-    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
-    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
-}
-
-fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
-    return weight_bytes(weight_quants(words, unit, group, i), f32(WEIGHT_ZERO));
+    return weight_nibbles(words.word, i);
 }

@@ -1,18 +1,6 @@
 // Weights in ggml's Q6_K: x = d * scale * (q - 32), q of 6 bits, a scale of 8 signed bits to 16 values; super-blocks of 256.
 // A row holds 13 16-byte words a super-block (low bits 8, high bits 4, scales 1), then their d (f16).
-// Needs `params.weight_row_quads`: 16-byte words from one row to the next, and `params.weight_blocks`: blocks of a row.
-
-struct WeightBlock {
-    quads: array<vec4<f32>, 8>,
-}
-
-@group(0) @binding(0) var<storage, read> weight: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> weight_words: array<u32>; // the same buffer, for scales
-
-fn weight_half(index: u32) -> f32 {
-    let pair = unpack2x16float(weight_words[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
-}
+// Linked with weight_rows.wgsl, weight_bytes.wgsl, weight_zero.wgsl and weight_half.wgsl.
 
 fn weight_block(row: u32, block: u32) -> WeightBlock {
     let row_base = row * params.weight_row_quads;
@@ -70,29 +58,12 @@ fn weight_group_quad(unit: u32, group: u32) -> u32 {
 }
 
 fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
-    let pair = unpack2x16float(words.d);
-    let d = select(pair.x, pair.y, (unit / 4u) % 2u == 1u);
+    let d = weight_half_of(words.d, unit / 4u);
     let scale = bitcast<i32>(words.scales[group / 2u] << (24u - 16u * (group % 2u) - 8u * (unit % 2u))) >> 24u;
     return vec2<f32>(d * f32(scale), 0.0);
-}
-
-fn weight_zero(words: WeightUnit) -> i32 {
-    return WEIGHT_ZERO;
 }
 
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
     let low = (words.low[group % 2u][i] >> (4u * (group / 2u))) & 0x0f0f0f0fu;
     return low | (((words.high[i] >> (2u * group)) & 0x03030303u) << 4u);
-}
-
-// The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
-fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
-    let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
-    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
-    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
-    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
-}
-
-fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
-    return weight_bytes(weight_quants(words, unit, group, i), f32(WEIGHT_ZERO));
 }

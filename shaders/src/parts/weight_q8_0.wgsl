@@ -1,18 +1,6 @@
 // Weights in ggml's Q8_0: x = d * q, q of 8 signed bits, 32 values a block.
 // A row holds the quants of all blocks (32 bytes each), then their d (f16).
-// Needs `params.weight_row_quads`: 16-byte words from one row to the next, and `params.weight_blocks`: blocks of a row.
-
-struct WeightBlock {
-    quads: array<vec4<f32>, 8>,
-}
-
-@group(0) @binding(0) var<storage, read> weight: array<vec4<u32>>;
-@group(0) @binding(1) var<storage, read> weight_words: array<u32>; // the same buffer, for scales
-
-fn weight_half(index: u32) -> f32 {
-    let pair = unpack2x16float(weight_words[index / 2u]);
-    return select(pair.x, pair.y, index % 2u == 1u);
-}
+// Linked with weight_rows.wgsl, weight_bytes.wgsl and weight_half.wgsl.
 
 fn weight_block(row: u32, block: u32) -> WeightBlock {
     let base = row * params.weight_row_quads;
@@ -32,7 +20,6 @@ fn weight_block(row: u32, block: u32) -> WeightBlock {
 const WEIGHT_GROUPS: u32 = 1u;
 const WEIGHT_GROUP_QUADS: u32 = 4u;
 const WEIGHT_TERMS: u32 = 1u;
-const WEIGHT_ZERO: i32 = 0;
 
 struct WeightUnit {
     word: vec4<u32>,
@@ -49,24 +36,15 @@ fn weight_group_quad(unit: u32, group: u32) -> u32 {
 }
 
 fn weight_scale(words: WeightUnit, unit: u32, group: u32) -> vec2<f32> {
-    let pair = unpack2x16float(words.d);
-    return vec2<f32>(select(pair.x, pair.y, (unit / 2u) % 2u == 1u), 0.0);
+    return vec2<f32>(weight_half_of(words.d, unit / 2u), 0.0);
 }
 
 fn weight_zero(words: WeightUnit) -> i32 {
-    return WEIGHT_ZERO;
+    return 0i;
 }
 
 fn weight_quants(words: WeightUnit, unit: u32, group: u32, i: u32) -> u32 {
     return words.word[i];
-}
-
-// The four bytes of a word less `zero`, exactly: the f32 of bits 0x4b000000 + n is 2^23 + n.
-fn weight_bytes(word: u32, zero: f32) -> vec4<f32> {
-    let bytes = vec4<u32>(word, word, word >> 16u, word >> 16u) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
-    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u));
-    let base = vec4<f32>(8388608.0, 32768.0, 8388608.0, 32768.0) + zero;
-    return large * vec4<f32>(1.0, 0.00390625, 1.0, 0.00390625) - base;
 }
 
 fn weight_floats(words: WeightUnit, unit: u32, group: u32, i: u32) -> vec4<f32> {
