@@ -40,7 +40,7 @@ fn staged_col(place: u32) -> u32 {
 // Columns and blocks of the weights past the end repeat the last one.
 fn fetch(stage: ptr<function, Stage>, first_m: u32, first_n: u32, block: u32, end: u32, lane: u32) {
     for (var i = 0u; i < LANE_QUADS; i++) {
-        (*stage).x[i] = x_quad(first_m, block, end, lane + i * LANES);
+        (*stage).x[i] = matmul_quad(first_m, block, end, lane + i * LANES);
     }
     for (var i = 0u; i < LANE_BLOCKS; i++) {
         let at = lane + i * LANES;

@@ -81,5 +81,5 @@ fn matvec(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) {
             }
         }
     }
-    finish(reduce, first_m, first_n, &sums, &squares);
+    matvec_finish(reduce, first_m, first_n, &sums, &squares);
 }

@@ -77,5 +77,5 @@ fn matvec_int8(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) 
             }
         }
     }
-    finish(reduce, first_m, first_n, &sums, &squares);
+    matvec_finish(reduce, first_m, first_n, &sums, &squares);
 }

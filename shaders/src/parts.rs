@@ -118,9 +118,11 @@ impl Part {
             Part::InputNormed => include_str!("parts/input_normed.wgsl"),
             Part::Kv(KvType::F32) => wgsl!("parts/kv_" => "floats", "f32"),
             Part::Kv(KvType::F16) => wgsl!("parts/kv_" => "floats", "f16"),
-            Part::Kv(KvType::Int8) => wgsl!("parts/kv_" => "quants", "scale_word", "keys_8", "values_8"),
-            Part::Kv(KvType::K8V4) => wgsl!("parts/kv_" => "quants", "scale_pair", "keys_8", "values_4"),
-            Part::Kv(KvType::Int4) => wgsl!("parts/kv_" => "quants", "scale_pair", "values_4", "keys_4"),
+            Part::Kv(KvType::Int8) => wgsl!("parts/kv_" => "quants", "scale_word", "bytes", "keys_8", "values_8"),
+            Part::Kv(KvType::K8V4) => {
+                wgsl!("parts/kv_" => "quants", "scale_pair", "bytes", "nibbles", "keys_8", "values_4")
+            }
+            Part::Kv(KvType::Int4) => wgsl!("parts/kv_" => "quants", "scale_pair", "nibbles", "keys_4", "values_4"),
             Part::ReduceShared => include_str!("parts/reduce_shared.wgsl"),
             Part::ReduceSubgroup => include_str!("parts/reduce_subgroup.wgsl"),
             Part::TeamShared => include_str!("parts/team_shared.wgsl"),

@@ -4,7 +4,7 @@
 // One workgroup a token and head, over the query heads, the key heads and the value heads in turn.
 // cos and sin come from a small table, made in f64, by the addition theorem: position = 1024 * high + low; its first 1024
 // rows are for low, times the attention factor, the others for 1024 * high.
-// What is quantised goes through workgroup memory, rotate.wgsl's `row`: a key loses its channels' means; what takes 4 bits, and the
+// What is quantised goes through workgroup memory, rotate.wgsl's `rotate_row`: a key loses its channels' means; what takes 4 bits, and the
 // queries of such keys, is rotated; the row's largest value, or its span, gives the scale and minimum, rounded outwards to bf16, by
 // which its columns are rounded and packed.
 // Linked with rotate.wgsl, one type of keys and values (kv_*.wgsl), one of act_*.wgsl and one of reduce_*.wgsl.
@@ -50,12 +50,12 @@ struct Head {
     kind: u32,
     index: u32,
     base: u32,    // where it is written
-    staged: bool, // whether it goes through `row`, to be rotated or quantised
+    staged: bool, // whether it goes through `rotate_row`, to be rotated or quantised
 }
 
 fn store(head: Head, col: u32, value: f32) {
     if head.staged {
-        row[col] = value;
+        rotate_row[col] = value;
     } else if head.kind == QUERY {
         q[head.base + col] = act_store(vec4<f32>(value)).x;
     } else if head.kind == KEY {
@@ -79,13 +79,13 @@ fn outwards(value: f32) -> u32 {
 }
 
 fn column(col: u32, factor: f32) -> f32 {
-    return clamp(row[col] * factor, -65504.0, 65504.0);
+    return clamp(rotate_row[col] * factor, -65504.0, 65504.0);
 }
 
 fn quants(first: u32, factor: f32, minimum: f32, inverse: f32, lowest: f32, highest: f32) -> vec4<f32> {
     var four: vec4<f32>;
     for (var i = 0u; i < 4u; i++) {
-        let quant = round((column(min(first + i, MOST_COLS - 1u), factor) - minimum) * inverse);
+        let quant = round((column(min(first + i, ROTATE_MOST_COLS - 1u), factor) - minimum) * inverse);
         four[i] = select(0.0, clamp(quant, lowest, highest), first + i < params.head_dim);
     }
     return four;
@@ -211,6 +211,6 @@ fn rope_append(@builtin(workgroup_id) group: vec3<u32>, reduce: ReduceBuiltins) 
         return;
     }
     for (var col = reduce.lane; col < params.head_dim; col += LANES) {
-        q[write_base + col] = act_store(vec4<f32>(row[col] * factor)).x;
+        q[write_base + col] = act_store(vec4<f32>(rotate_row[col] * factor)).x;
     }
 }

@@ -18,11 +18,11 @@ const LANES: u32 = 32u;
 fn rotate_heads(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let base = group.x * params.stride + group.y * params.head_dim;
     for (var col = lane; col < params.head_dim; col += LANES) {
-        row[col] = act_load(act4(x[base + col])).x;
+        rotate_row[col] = act_load(act4(x[base + col])).x;
     }
     workgroupBarrier();
     let factor = rotate(lane);
     for (var col = lane; col < params.head_dim; col += LANES) {
-        x[base + col] = act_store(vec4<f32>(row[col] * factor)).x;
+        x[base + col] = act_store(vec4<f32>(rotate_row[col] * factor)).x;
     }
 }

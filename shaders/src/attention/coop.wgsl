@@ -98,7 +98,7 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
     }
 
     let plane = kv_head * params.slots + item.first_slot;
-    var largest = MASKED;
+    var largest = ATTENTION_MASKED;
     var total = 0.0;
     var sums: array<coop_c, FRAGMENTS>;
     for (var key = first_key; key < end_key; key += KEYS) {
@@ -107,7 +107,7 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
             let at = key + i / QUADS;
             let slot = plane + min(at, item.count - 1u);
             let quad = slot * QUADS + i % QUADS;
-            let value = halves(kv_key_quad(k[quad / KV_KEY_QUADS], quad, scale_of(slot)));
+            let value = halves(kv_key_quad(k[quad / KV_KEY_QUADS], quad, attention_scale(slot)));
             stage(i / QUADS, i % QUADS, select(vec4<f16>(), value, at < item.count));
         }
         if in.lane == 0u {
@@ -128,15 +128,15 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
             let at = key + i / QUADS;
             let slot = plane + min(at, item.count - 1u);
             let quad = slot * QUADS + i % QUADS;
-            let value = halves(kv_value_quad(v[quad / KV_VALUE_QUADS], quad, scale_of(slot)));
+            let value = halves(kv_value_quad(v[quad / KV_VALUE_QUADS], quad, attention_scale(slot)));
             stage(i / QUADS, i % QUADS, select(vec4<f16>(), value, at < item.count));
         }
         var lane_scores: array<f32, LANE_KEYS>;
-        var next_largest = MASKED;
+        var next_largest = ATTENTION_MASKED;
         for (var i = 0u; i < LANE_KEYS; i++) {
             let col = i * TEAM + mate;
             let is_seen = key + col >= first_seen && key + col < end;
-            lane_scores[i] = select(MASKED, scores[row * SCORE_PITCH + col] * params.scale_log2, is_seen);
+            lane_scores[i] = select(ATTENTION_MASKED, scores[row * SCORE_PITCH + col] * params.scale_log2, is_seen);
             next_largest = max(next_largest, lane_scores[i]);
         }
         for (var step = 1u; step < TEAM; step *= 2u) {
@@ -150,7 +150,7 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
         }
         total *= rescale;
         for (var i = 0u; i < LANE_KEYS; i++) {
-            let weight = select(exp2(lane_scores[i] - largest), 0.0, lane_scores[i] <= MASKED);
+            let weight = select(exp2(lane_scores[i] - largest), 0.0, lane_scores[i] <= ATTENTION_MASKED);
             total += weight;
             weights[row * WEIGHT_PITCH + i * TEAM + mate] = f16(weight);
         }
@@ -183,7 +183,7 @@ fn attention_coop(@builtin(workgroup_id) group: vec3<u32>, in: CoopBuiltins) {
     for (var step = 1u; step < TEAM; step *= 2u) {
         total += subgroupShuffleXor(total, step);
     }
-    let is_direct = item.partial == DIRECT;
+    let is_direct = item.partial == ATTENTION_DIRECT;
     let partial = kv_head * params.partials + item.partial + first;
     if !is_direct && mate == 0u && first + row < packed_rows {
         partial_weight[partial + row] = vec2<f32>(largest, total);

@@ -49,7 +49,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             query[r * LANE_QUADS + i] = act_load(q[row * QUADS + i * TEAM + mate]) * params.scale_log2;
             sums[r * LANE_QUADS + i] = vec4<f32>();
         }
-        largest[r] = MASKED;
+        largest[r] = ATTENTION_MASKED;
         total[r] = 0.0;
     }
 
@@ -70,7 +70,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             for (var i = lane; i < STAGE * QUADS; i += LANES) {
                 let slot = plane + min(step + i / QUADS, item.count - 1u);
                 let at = slot * QUADS + i % QUADS;
-                let scale = scale_of(slot);
+                let scale = attention_scale(slot);
                 staged_k[i] = kv_key_quad(k[at / KV_KEY_QUADS], at, scale);
                 staged_v[i] = kv_value_quad(v[at / KV_VALUE_QUADS], at, scale);
             }
@@ -82,7 +82,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             var key_scales: array<kv_scale, KEYS>;
             for (var c = 0u; c < KEYS; c++) {
                 if STAGE == 0u {
-                    key_scales[c] = scale_of(plane + min(key + c, item.count - 1u));
+                    key_scales[c] = attention_scale(plane + min(key + c, item.count - 1u));
                 }
                 base[c] = select((plane + min(key + c, item.count - 1u)) * QUADS, (key + c - step) * QUADS, STAGE > 0u) + mate;
             }
@@ -103,7 +103,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
                     let key_position = item.first_position + key + c;
                     let is_seen = key_position <= position && key + c < item.count
                         && (params.window == 0u || key_position + params.window > position);
-                    score[r * KEYS + c] = select(MASKED, score[r * KEYS + c], is_seen);
+                    score[r * KEYS + c] = select(ATTENTION_MASKED, score[r * KEYS + c], is_seen);
                     next_largest = max(next_largest, score[r * KEYS + c]);
                 }
                 if next_largest > largest[r] {
@@ -115,7 +115,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
                     }
                 }
                 for (var c = 0u; c < KEYS; c++) {
-                    let masked = score[r * KEYS + c] <= MASKED;
+                    let masked = score[r * KEYS + c] <= ATTENTION_MASKED;
                     score[r * KEYS + c] = select(exp2(score[r * KEYS + c] - largest[r]), 0.0, masked);
                     total[r] += score[r * KEYS + c];
                 }
@@ -137,7 +137,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             return;
         }
         let partial = kv_head * params.partials + item.partial + packed;
-        if item.partial != DIRECT && mate == 0u {
+        if item.partial != ATTENTION_DIRECT && mate == 0u {
             partial_weight[partial] = vec2<f32>(largest[r], total[r]);
         }
         let head = kv_head * params.group + packed % params.group;
@@ -147,7 +147,7 @@ fn attention_tile(@builtin(workgroup_id) group: vec3<u32>, team: TeamBuiltins) {
             let value = act_store(sum / total[r]);
             for (var c = 0u; c < 4u; c++) {
                 let col = 4u * (i * TEAM + mate) + c;
-                if item.partial != DIRECT {
+                if item.partial != ATTENTION_DIRECT {
                     partial_sum[partial * HEAD_STRIDE + col] = sum[c];
                 } else if col < params.head_dim {
                     out[at + col] = value[c];

@@ -23,7 +23,7 @@ const QUADS: u32 = HEAD_STRIDE / 4u;
 const WORDS: u32 = QUADS / KV_QUADS;                       // of a key
 const LANE_WORDS: u32 = (WORDS + TEAM - 1u) / TEAM;
 const LANE_QUADS: u32 = LANE_WORDS * KV_QUADS;
-const LOWEST: f32 = -1.0e38; // of maxima: above MASKED, so that a masked key's weight is zero whatever else a team saw
+const LOWEST: f32 = -1.0e38; // of maxima: above ATTENTION_MASKED, so that a masked key's weight is zero whatever else a team saw
 const IS_SCALED: bool = KV_SCALE_WORDS > 0u;
 const QUERY_STEPS: f32 = 32512.0; // 127 * 256: of a lane's largest column to zero
 const LEAST: f32 = 1e-30;         // less is nothing beside any other term, and QUERY_STEPS over it may be infinite
@@ -109,7 +109,7 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
                 k_words[key * LANE_WORDS + i] = k[at];
                 v_words[key * LANE_WORDS + i] = v[at];
             }
-            key_scales[key] = scale_of(plane + item.first_slot + near);
+            key_scales[key] = attention_scale(plane + item.first_slot + near);
         }
         for (var i = 0u; i < TEAM_VALUES; i++) {
             products[i] = kv_product();
@@ -133,7 +133,7 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
                 let position = item.first_position + key;
                 let end = item.row_position + min(first + i / KEYS, last) / params.group + 1u;
                 let seen = key < item.count && position < end && (params.window == 0u || position + params.window >= end);
-                scores[i] = select(MASKED, scores[i], seen);
+                scores[i] = select(ATTENTION_MASKED, scores[i], seen);
             }
         }
         for (var r = 0u; r < ROWS; r++) {
@@ -201,7 +201,7 @@ fn attention_vector(@builtin(workgroup_id) group: vec3<u32>, builtins: TeamBuilt
         let partial = kv_head * params.partials + item.partial + packed;
         let row = item.first_row + packed / params.group;
         let head = kv_head * params.group + packed % params.group;
-        let is_partial = item.partial != DIRECT;
+        let is_partial = item.partial != ATTENTION_DIRECT;
         if packed <= last && is_partial && lane == 0u {
             partial_weight[partial] = vec2<f32>(row_largest, row_total);
         }

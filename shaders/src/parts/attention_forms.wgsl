@@ -1,6 +1,7 @@
 // What every form of causal attention is given: items, each some query rows against a run of keys, and where their results go.
-// A kernel binds `k` and `v` itself, in the pieces or words of one of the types of keys and values (kv_*.wgsl).
-// Needs `const HEAD_STRIDE`: columns of a head in the cache.
+// A kernel binds `k` and `v` itself, in the pieces or words of its type of keys and values, and has a `const HEAD_STRIDE`: columns of a
+// head in the cache.
+// Linked with one type of keys and values (kv_*.wgsl) and one of act_*.wgsl.
 
 struct AttentionItem {
     first_row: u32,       // the first query row, a token of the batch
@@ -9,7 +10,7 @@ struct AttentionItem {
     count: u32,           // keys
     first_position: u32,  // of the first key
     row_position: u32,    // of the first query row
-    partial: u32,         // where the packed rows start in the partial results of a kv head, or DIRECT
+    partial: u32,         // where the packed rows start in the partial results of a kv head, or ATTENTION_DIRECT
 }
 
 struct AttentionParams {
@@ -33,10 +34,10 @@ var<immediate> params: AttentionParams;
 @group(0) @binding(6) var<storage, read_write> partial_weight: array<vec2<f32>>; // [num_kv_heads, partials]: maximum, sum of weights
 @group(0) @binding(7) var<storage, read> scales: array<kv_scale>;                // [num_kv_heads, slots], where there are any
 
-const DIRECT: u32 = 0xffffffffu;
-const MASKED: f32 = -3.0e38; // finite, so that a row that sees no key of the run makes no NaN
+const ATTENTION_DIRECT: u32 = 0xffffffffu;
+const ATTENTION_MASKED: f32 = -3.0e38; // finite, so that a row that sees no key of the run makes no NaN
 
-fn scale_of(slot: u32) -> kv_scale {
+fn attention_scale(slot: u32) -> kv_scale {
     if KV_SCALE_WORDS == 0u {
         return kv_scale();
     }

@@ -15,6 +15,7 @@ fn epilogue_pair(row: u32, col: u32, sums: vec2<f32>) {
     if params.bias == 1u {
         both += vec2<f32>(bias[params.first_col + col], bias[params.first_col + col + 1u]);
     }
+    // One of four is wanted, and the compiler keeps one.
     let gated = activation(vec4<f32>(both.x)).x * both.y;
     out[row * params.out_stride + (params.first_col + col) / 2u] = act_store(vec4<f32>(gated)).x;
 }

@@ -1,16 +1,16 @@
-// Rotated keys in 4 bits, which lie as values do in kv_values_4.wgsl.
-// Linked with kv_quants.wgsl, kv_values_4.wgsl and kv_scale_pair.wgsl.
+// Rotated keys in 4 bits: x = scale * q + minimum, q of 0 to 15.
+// Linked with kv_quants.wgsl, kv_nibbles.wgsl and kv_scale_pair.wgsl.
 
 // Columns that a cell holds, and fours that a piece does.
 const KV_KEY_COLS: u32 = 8u;
 const KV_KEY_QUADS: u32 = 2u;
 
 fn kv_key_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
-    return kv_value_cell(low, high);
+    return kv_nibbles_cell(low, high);
 }
 
 fn kv_key_quad(piece: kv_key_piece, quad: u32, scale: kv_scale) -> kv4 {
-    return kv_quad_of(piece, quad, kv_key_scale(scale));
+    return kv_nibbles_quad(piece, quad, kv_key_scale(scale));
 }
 
 // 16 of a head's columns as they lie.

@@ -1,12 +1,12 @@
 // Keys in 8 bits: x = scale * q, q of -127 to 127, column c in byte c % 4 of its word.
-// Linked with kv_quants.wgsl.
+// Linked with kv_quants.wgsl and kv_bytes.wgsl.
 
 // Columns that a cell holds, and fours that a piece does.
 const KV_KEY_COLS: u32 = 4u;
 const KV_KEY_QUADS: u32 = 1u;
 
 fn kv_key_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
-    return pack4xI8(vec4<i32>(low));
+    return kv_bytes_cell(low);
 }
 
 fn kv_key_quad(piece: kv_key_piece, quad: u32, scale: kv_scale) -> kv4 {
@@ -22,12 +22,4 @@ fn kv_keys(word: kv_key_word) -> array<kv_key, KV_QUADS> {
 
 fn kv_score(product: kv_product, unit: f32, total: f32, scale: kv_scale) -> f32 {
     return f32(256 * product.x + product.y) * (unit * kv_key_scale(scale).x);
-}
-
-// The bytes of a word as numbers: the f32 of bits 0x4b000000 + n is 2^23 + n, that of 0x47000000 + 256 n is 2^15 + n.
-fn kv_signed(word: u32) -> vec4<f32> {
-    let high = word >> 16u;
-    let bytes = vec4<u32>(word, word, high, high) & vec4<u32>(0xffu, 0xff00u, 0xffu, 0xff00u);
-    let large = bitcast<vec4<f32>>(bytes | vec4<u32>(0x4b000000u, 0x47000000u, 0x4b000000u, 0x47000000u));
-    return large - vec4<f32>(8388736.0, 32896.0, 8388736.0, 32896.0);
 }

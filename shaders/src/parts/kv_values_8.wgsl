@@ -1,12 +1,12 @@
 // Values in 8 bits: x = scale * q, q of -127 to 127, column c in byte c % 4 of its word.
-// Linked with kv_quants.wgsl and kv_keys_8.wgsl.
+// Linked with kv_quants.wgsl and kv_bytes.wgsl.
 
 // Columns that a cell holds, and fours that a piece does.
 const KV_VALUE_COLS: u32 = 4u;
 const KV_VALUE_QUADS: u32 = 1u;
 
 fn kv_value_cell(low: vec4<f32>, high: vec4<f32>) -> kv_cell {
-    return pack4xI8(vec4<i32>(low));
+    return kv_bytes_cell(low);
 }
 
 fn kv_value_quad(piece: kv_value_piece, quad: u32, scale: kv_scale) -> kv4 {

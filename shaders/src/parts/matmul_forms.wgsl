@@ -22,7 +22,7 @@ var<immediate> params: MatmulParams;
 
 // The quad `at` of the rows of x from `first_m` on, in the stage of the blocks from `block` on: of a row past the end that of the last
 // one, of a block from `end` on zero.
-fn x_quad(first_m: u32, block: u32, end: u32, at: u32) -> act4 {
+fn matmul_quad(first_m: u32, block: u32, end: u32, at: u32) -> act4 {
     let row = min(first_m + at / QUADS, params.x_rows - 1u);
     let source = block + at % QUADS / 8u;
     let quad = x[(row * params.blocks + min(source, end - 1u)) * 8u + at % 8u];

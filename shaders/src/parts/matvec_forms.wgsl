@@ -22,7 +22,7 @@ var<immediate> params: MatvecParams;
 
 // What the lanes of a workgroup have summed, of its columns from `first_n` on and rows from `first_m` on, goes to the epilogue; with
 // normed inputs the squares of x give the factor of a row.
-fn finish(
+fn matvec_finish(
     reduce: ReduceBuiltins,
     first_m: u32,
     first_n: u32,

@@ -1,7 +1,8 @@
 // What ggml's Q4_K and Q5_K share: x = d * scale * q - dmin * minimum; a super-block of 256 holds eight stretches of 32.
 // A super-block is `WEIGHT_K_QUADS` 16-byte words. The first holds d, dmin and packed scales; the last eight the low bits, two stretches
 // to 32 bytes. A unit is one of these: 16 values of a stretch, and of the next those at the same places.
-// Linked with weight_rows.wgsl and a format, which defines `WEIGHT_K_QUADS` and `weight_k_word`.
+// Linked with weight_rows.wgsl and a format, which defines `WEIGHT_K_QUADS`, `weight_k_word` and a `WeightUnit` whose `head` is the
+// first word.
 
 const WEIGHT_GROUPS: u32 = 2u;
 const WEIGHT_GROUP_QUADS: u32 = 4u;

@@ -1,6 +1,7 @@
 // Quants whose low four bits lie by 32 in a 16-byte word: of the first 16 in the low nibbles of its bytes, of the others in the high
 // ones. A unit is one such word, and so a stretch of 32 values.
-// Linked with weight_rows.wgsl and a format, which has a zero point (`WEIGHT_TERMS` is 1) or a minimum (2).
+// Linked with weight_rows.wgsl and a format, which defines `WEIGHT_TERMS` (1: a zero point, 2: a minimum), `weight_fetch`,
+// `weight_scale`, `weight_quants` and `weight_zero`, or has the last from weight_zero.wgsl.
 
 const WEIGHT_GROUPS: u32 = 1u;
 const WEIGHT_GROUP_QUADS: u32 = 8u;

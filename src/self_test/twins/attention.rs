@@ -32,15 +32,18 @@ pub(in crate::self_test) fn wanted(
     )
 }
 
-/// As [`wanted`], over quantised keys and values: the sizes of the terms that keys and values are the sum of. No window.
+/// As [`wanted`], without a window, over quantised keys and values, of which the sizes of the terms that they are the sum of are given;
+/// where `is_vector`, with the rounding of queries that meet them as whole numbers.
 pub(in crate::self_test) fn wanted_packed(
     sequence: &TwinSequence<'_>,
     (k_terms, v_terms): (&[f64], &[f64]),
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
+    is_vector: bool,
 ) -> Wanted {
-    let form = AttentionForm { is_coop: false, k_terms, v_terms, is_rounded: false, query_steps: QUERY_STEPS };
+    let query_steps = if is_vector { QUERY_STEPS } else { f64::INFINITY };
+    let form = AttentionForm { is_coop: false, k_terms, v_terms, is_rounded: false, query_steps };
     form.wanted(sequence, num_heads, num_kv_heads, head_dim, 0)
 }
 

@@ -488,9 +488,9 @@ pub(super) const ALL: &[Mutant] = &[
         "attention_coop",
         "attention_coop",
         "values_past_the_end",
-        "let value = halves(kv_value_quad(v[quad / KV_VALUE_QUADS], quad, scale_of(slot)));\n            \
+        "let value = halves(kv_value_quad(v[quad / KV_VALUE_QUADS], quad, attention_scale(slot)));\n            \
          stage(i / QUADS, i % QUADS, select(vec4<f16>(), value, at < item.count));",
-        "let value = halves(kv_value_quad(v[(plane + at) * QUADS + i % QUADS], quad, scale_of(slot)));\n            \
+        "let value = halves(kv_value_quad(v[(plane + at) * QUADS + i % QUADS], quad, attention_scale(slot)));\n            \
          stage(i / QUADS, i % QUADS, value);",
     )),
     coop(mutant(
@@ -584,15 +584,15 @@ pub(super) const ALL: &[Mutant] = &[
         "attention_tile/int8",
         "attention_tile",
         "scale_of_the_first_key",
-        "scale_of(plane + min(key + c, item.count - 1u))",
-        "scale_of(plane)",
+        "attention_scale(plane + min(key + c, item.count - 1u))",
+        "attention_scale(plane)",
     ),
     mutant(
         "attention_tile/int8",
         "attention_tile",
         "scale_of_the_first_staged",
-        "let scale = scale_of(slot);",
-        "let scale = scale_of(plane);",
+        "let scale = attention_scale(slot);",
+        "let scale = attention_scale(plane);",
     ),
     mutant("attention_tile/k8v4", "attention_tile", "first_nibbles_alone", "word >> (4u * (quad % 2u))", "word"),
     mutant("attention_tile/k8v4", "attention_tile", "minimum_left_out", "* scale.x + scale.y", "* scale.x"),
@@ -607,15 +607,15 @@ pub(super) const ALL: &[Mutant] = &[
         "attention_coop/int8",
         "attention_coop",
         "scale_of_the_first_key",
-        "kv_key_quad(k[quad / KV_KEY_QUADS], quad, scale_of(slot))",
-        "kv_key_quad(k[quad / KV_KEY_QUADS], quad, scale_of(plane))",
+        "kv_key_quad(k[quad / KV_KEY_QUADS], quad, attention_scale(slot))",
+        "kv_key_quad(k[quad / KV_KEY_QUADS], quad, attention_scale(plane))",
     )),
     coop(mutant(
         "attention_coop/int4",
         "attention_coop",
         "scale_of_the_first_value",
-        "kv_value_quad(v[quad / KV_VALUE_QUADS], quad, scale_of(slot))",
-        "kv_value_quad(v[quad / KV_VALUE_QUADS], quad, scale_of(plane))",
+        "kv_value_quad(v[quad / KV_VALUE_QUADS], quad, attention_scale(slot))",
+        "kv_value_quad(v[quad / KV_VALUE_QUADS], quad, attention_scale(plane))",
     )),
     mutant(
         "attention_merge",
