@@ -4,7 +4,7 @@ use super::models::{Kind, Row, Test};
 use crate::segments::QUANTUM;
 use std::str::FromStr;
 
-/// A depth is called a cliff where every time taken there is further from the line than this share of it.
+/// A depth is called a cliff where even the fastest repetition takes longer than the line says by more than this share.
 pub const CLIFF: f64 = 0.1;
 
 /// Tokens of context at most, as an option may ask for.
@@ -110,53 +110,45 @@ impl Fit {
         let r2 = if all > 0.0 { 1.0 - left / all } else { 1.0 };
         Some(Fit { ms: start, us_per_1k: 1024e3 * slope, r2, worst_residual, worst_depth })
     }
+}
 
-    /// How far the line passes by all times of a depth, from `least` to `most` milliseconds, as a share of the line there: what
-    /// scatter does not explain. 0 where it passes between them.
-    fn miss(&self, depth: f64, least: f64, most: f64) -> f64 {
-        let line = self.ms + self.us_per_1k / 1024e3 * depth;
-        (least - line).max(line - most).max(0.0) / line.abs()
+/// How far the times of rows lie over their line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Excess {
+    /// The largest share by which the fastest repetition at a depth takes longer than the line says: scatter makes a time longer,
+    /// and hardly ever all of them.
+    pub share: f64,
+    /// At which depth.
+    pub depth: f64,
+}
+
+impl Excess {
+    /// `None` of no rows with a time.
+    pub fn of(fit: &Fit, rows: &[Row]) -> Option<Excess> {
+        let excess = |row: &Row| {
+            let line = fit.ms + fit.us_per_1k / 1024e3 * middle(row);
+            Some(Excess { share: row.ms_per_token_min? / line - 1.0, depth: middle(row) })
+        };
+        rows.iter().filter_map(excess).max_by(|a, b| a.share.total_cmp(&b.share))
+    }
+
+    /// Whether time does not grow in proportion there.
+    pub fn is_cliff(&self) -> bool {
+        self.share > CLIFF
     }
 }
 
-/// A straight line through the times of rows, and how far it holds.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
-pub struct Line {
-    /// Through the median of each depth.
-    pub fit: Fit,
-    /// The largest share by which it passes by all times of a depth.
-    pub worst_miss: f64,
-    /// Where that is.
-    pub worst_miss_depth: f64,
-}
-
-impl Line {
-    /// `None` where there is no [`Fit`].
-    pub fn of(rows: &[Row]) -> Option<Line> {
-        let fit = fit(rows, |row| row.ms_per_token)?;
-        let miss = |row: &Row| Some((fit.miss(middle(row), row.ms_per_token_min?, row.ms_per_token_max?), middle(row)));
-        let (worst_miss, worst_miss_depth) = rows.iter().filter_map(miss).max_by(|a, b| a.0.total_cmp(&b.0))?;
-        Some(Line { fit, worst_miss, worst_miss_depth })
-    }
-
-    /// The line through the limits.
-    pub fn limit(rows: &[Row]) -> Option<Fit> {
-        fit(rows, |row| row.limit_ms_per_token)
-    }
-
-    /// Whether all times of a depth are so far from the line that time does not grow in proportion there.
-    pub fn has_cliff(&self) -> bool {
-        self.worst_miss > CLIFF
-    }
+/// The line of the times of rows, and that of their limits.
+pub fn fits(rows: &[Row]) -> (Option<Fit>, Option<Fit>) {
+    let line = |of: &dyn Fn(&Row) -> Option<f64>| {
+        Fit::of(&rows.iter().filter_map(|row| Some((middle(row), of(row)?))).collect::<Vec<_>>())
+    };
+    (line(&|row| row.ms_per_token), line(&|row| row.limit_ms_per_token))
 }
 
 /// An answer goes on from its depth: its middle is what was measured.
 fn middle(row: &Row) -> f64 {
     row.depth as f64 + row.tokens as f64 / 2.0
-}
-
-fn fit(rows: &[Row], of: impl Fn(&Row) -> Option<f64>) -> Option<Fit> {
-    Fit::of(&rows.iter().filter_map(|row| Some((middle(row), of(row)?))).collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -185,28 +177,26 @@ mod tests {
         assert!(fit.r2 > 1.0 - 1e-12 && fit.worst_residual < 1e-12, "{fit:?}");
         assert!(Fit::of(&[(1.0, 1.0), (2.0, 2.0)]).is_none());
         assert!(Fit::of(&[(1.0, 1.0); 4]).is_none());
+    }
 
-        // Twice the time from 8,192 on, with repetitions that scatter by so much to either side.
-        let broken = |scatter: f64| {
-            let row = |depth: f64| {
-                let ms = line(depth) * if depth > 8000.0 { 2.0 } else { 1.0 };
-                let [least, most] = [1.0 - scatter, 1.0 + scatter].map(|factor| Some(factor * ms));
-                Row {
-                    depth: depth as usize,
-                    ms_per_token: Some(ms),
-                    ms_per_token_min: least,
-                    ms_per_token_max: most,
-                    ..Row::default()
-                }
+    #[test]
+    fn a_cliff_is_what_the_fastest_repetition_meets_too() {
+        let depths = [1024, 2048, 4096, 8192, 16_384];
+        // Times `factor` times the line's at 8,192, the fastest repetition a share `scatter` below the median.
+        let excess = |factor: f64, scatter: f64| {
+            let row = |depth: usize| {
+                let ms = (5.0 + depth as f64 / 4096.0) * if depth == 8192 { factor } else { 1.0 };
+                let least = Some(ms * (1.0 - scatter));
+                Row { depth, ms_per_token: Some(ms), ms_per_token_min: least, ..Row::default() }
             };
-            Line::of(&depths.map(row)).expect("a line")
+            let rows = depths.map(row);
+            Excess::of(&fits(&rows).0.expect("a line"), &rows).expect("times")
         };
-        let sharp = broken(0.0);
-        assert!(sharp.has_cliff() && (sharp.worst_miss - sharp.fit.worst_residual).abs() < 1e-12, "{sharp:?}");
-        let wide = broken(0.6);
-        assert!(
-            !wide.has_cliff() && wide.fit.worst_residual > CLIFF,
-            "nothing was seen of what hides in scatter: {wide:?}"
-        );
+        assert!(excess(1.0, 0.0).share.abs() < 1e-12 && !excess(1.0, 0.0).is_cliff());
+        let sharp = excess(1.5, 0.0);
+        assert!(sharp.is_cliff() && sharp.depth == 8192.0, "{sharp:?}");
+        assert!(excess(1.5, 0.05).is_cliff(), "a little scatter hides no cliff");
+        assert!(!excess(1.5, 0.4).is_cliff(), "the fastest was no slower than the line");
+        assert!(!excess(1.05, 0.0).is_cliff());
     }
 }

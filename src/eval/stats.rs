@@ -22,8 +22,9 @@ pub struct Stats {
     pub nll: f64,
     /// Of the perplexity, against the reference's.
     pub perplexity_change_percent: f64,
-    /// The standard error of that, from how the tokens' own changes scatter, taken for independent.
-    pub perplexity_change_error_percent: f64,
+    /// The standard error of that, from how the tokens' own changes scatter, as if they were independent: neighbours are not quite, and
+    /// it is at least this. None of a single token.
+    pub perplexity_change_error_percent: Option<f64>,
     /// Mean KL(reference ‖ format), in nats.
     pub kl_mean: f64,
     /// The 99th percentile: the least that no more than 1 % of rows exceed.
@@ -74,8 +75,7 @@ impl Stats {
         let change = nll - reference;
         let scatter = losses.iter().map(|(reference, nll)| (nll - reference - change).powi(2)).sum::<f64>();
         let tokens = losses.len() as f64;
-        // Of one token nothing is known.
-        let error = (scatter / (tokens - 1.0).max(1.0) / tokens).sqrt();
+        let error = (tokens > 1.0).then(|| (scatter / (tokens - 1.0) / tokens).sqrt());
         let by_position = buckets(&rows);
         let clear: Vec<bool> =
             rows.iter().filter(|(_, r, _)| r.margin > CLEAR_MARGIN).map(|(.., compared)| compared.agrees).collect();
@@ -87,7 +87,7 @@ impl Stats {
             perplexity: nll.exp(),
             nll,
             perplexity_change_percent: 100.0 * change.exp_m1(),
-            perplexity_change_error_percent: 100.0 * change.exp() * error,
+            perplexity_change_error_percent: error.map(|error| 100.0 * change.exp() * error),
             kl_mean,
             kl_p99: percentile(&kls, 99),
             kl_max: percentile(&kls, 100),
@@ -166,7 +166,9 @@ mod tests {
         close(met.perplexity_change_percent, 100.0 * (0.1f64.exp() - 1.0));
         // Changes of 0.5, 0 and -0.2 nats.
         let variance = (0.4f64.powi(2) + 0.1f64.powi(2) + 0.3f64.powi(2)) / 2.0;
-        close(met.perplexity_change_error_percent, 100.0 * 0.1f64.exp() * (variance / 3.0).sqrt());
+        close(met.perplexity_change_error_percent.unwrap(), 100.0 * 0.1f64.exp() * (variance / 3.0).sqrt());
+        let one = Stats::new([(0, &references[0], &rows[0])].into_iter()).unwrap();
+        assert_eq!(one.perplexity_change_error_percent, None);
         close(met.kl_mean, 0.3);
         assert_eq!((met.kl_max, met.kl_p99), (0.6, 0.6));
         assert_eq!((met.top1_agreement, met.clear_top1_agreement), (0.5, Some(0.5)));

@@ -233,9 +233,9 @@ def curve_words(curve):
     words = [f"{head}: time {line(fit)}; limit {line(limit)}"]
     if "r2" in fit:
         cliff = "a cliff" if curve.get("cliff") else "no cliff"
-        if curve.get("cliff") and curve.get("worst_miss_depth"):
-            cliff += f" of {100 * curve['worst_miss']:.1f} % at {curve['worst_miss_depth']:.0f}"
         words.append(f"r² {fit['r2']:.5f}, worst residual {100 * fit['worst_residual']:.1f} % at {fit['worst_depth']:.0f}, {cliff}")
+        if curve.get("excess") is not None:
+            words[-1] += f": the fastest time is at most {100 * curve['excess']:.1f} % over the line, at {curve['excess_depth']:.0f}"
     if "longest_context" in memory:
         share = curve.get("share_of_room")
         part = "" if share is None else f", {100 * share:.2f} % of what the weights leave"

@@ -9,7 +9,7 @@ use super::super::refused;
 use super::report::Report;
 use super::{CommonArgs, ended, measure, write};
 use raglan::EngineOptions;
-use raglan::bench::depth::{CLIFF, Depths, Fit, Line};
+use raglan::bench::depth::{CLIFF, Depths, Excess, Fit, fits};
 use raglan::bench::models::{self, Held, Row};
 use raglan::engine::{Memory, Offer};
 use raglan::gpu::Gpu;
@@ -23,7 +23,7 @@ use std::path::PathBuf;
 /// The cache is filled with random numbers, so that the depth of a long context costs nothing to reach; --real-prefill reads
 /// each context instead. Depths double from the first to the last, or without a last as far as the cache goes: 1024.. and
 /// 1024..131072; or are a list. The fit is time = a + b · depth, of the least squares of relative residuals, for the times and for
-/// the limit; a depth at which it passes by every repetition by more than a tenth is told as a cliff.
+/// the limit; a depth at which even the fastest repetition takes a tenth longer than the line says is told as a cliff.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As for generate, or synthetic:NAME[:FORMAT]; several by commas or by --model again [default: as for generate]
@@ -70,9 +70,9 @@ pub(super) struct Curve {
     limit_fit: Option<Fit>,
     /// The first's slope over the second's.
     slope_over_limit: Option<f64>,
-    /// The largest share by which the first passes by all repetitions of a depth, and where.
-    worst_miss: Option<f64>,
-    worst_miss_depth: Option<f64>,
+    /// The largest share by which the fastest repetition at a depth takes longer than the first says, and where.
+    excess: Option<f64>,
+    excess_depth: Option<f64>,
     /// Whether that is over `cliff_share`.
     cliff: Option<bool>,
     cliff_share: f64,
@@ -151,8 +151,8 @@ fn opened(name: Option<&str>, layers: Option<u32>) -> Result<(Checkpoint, usize)
 
 impl Curve {
     fn new(gpu: &Gpu, (checkpoint, model_layers): (&Checkpoint, usize), real: bool, rows: &[Row]) -> Curve {
-        let (line, limit_fit) = (Line::of(rows), Line::limit(rows));
-        let fit = line.map(|line| line.fit);
+        let (fit, limit_fit) = fits(rows);
+        let excess = fit.and_then(|fit| Excess::of(&fit, rows));
         let deepest = rows.iter().filter(|row| row.held.is_some()).max_by_key(|row| row.depth);
         let held = deepest.and_then(|row| row.held.clone());
         let budget = gpu.summary().memory.as_ref().map(|memory| memory.available_bytes());
@@ -166,9 +166,9 @@ impl Curve {
             model_layers,
             contexts: if real { "real" } else { "filled" },
             slope_over_limit: fit.zip(limit_fit).map(|(fit, limit)| fit.us_per_1k / limit.us_per_1k),
-            worst_miss: line.map(|line| line.worst_miss),
-            worst_miss_depth: line.map(|line| line.worst_miss_depth),
-            cliff: line.map(|line| line.has_cliff()),
+            excess: excess.map(|excess| excess.share),
+            excess_depth: excess.map(|excess| excess.depth),
+            cliff: excess.map(|excess| excess.is_cliff()),
             cliff_share: CLIFF,
             share_of_room: held.as_ref().zip(budget).map(share),
             other_bytes: held.as_ref().map(|held| held.other_bytes),
@@ -195,12 +195,12 @@ impl Curve {
                 let (r2, share, at) = (fit.r2, 100.0 * fit.worst_residual, number(fit.worst_depth as u64));
                 let _ =
                     writeln!(text, "{}; r² {r2:.5}, worst residual {share:.1} % at {at}", line("time a token", fit));
-                if let Some((miss, depth)) = self.worst_miss.zip(self.worst_miss_depth) {
+                if let Some((excess, depth)) = self.excess.zip(self.excess_depth) {
                     let _ = writeln!(
                         text,
-                        "- {}: the line passes by all repetitions of a depth by {:.1} % at most, at {} ({:.0} % is a cliff)",
+                        "- {}: the fastest time at a depth is over the line by {:.1} % at most, at {} ({:.0} % is a cliff)",
                         if self.cliff == Some(true) { "a cliff" } else { "no cliff" },
-                        100.0 * miss,
+                        100.0 * excess,
                         number(depth as u64),
                         100.0 * self.cliff_share
                     );

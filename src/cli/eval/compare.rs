@@ -26,8 +26,9 @@ With --json: {model, adapter, version, window, chunk, floor_chunk, temp_bytes, s
 STATS, of all texts or of each in turn: {rows, scored, perplexity, nll, perplexity_change_percent,
   perplexity_change_error_percent, kl_mean, kl_p99, kl_max, top1_agreement, clear_rows, clear_top1_agreement,
   by_position: [{from, to, rows, kl_mean, kl_max, top1_agreement}]}
-Shares are of 1, divergences and losses in nats, an error is the standard error; clear rows are those whose margin exceeds 0.1; a row with an error has no
-STATS and makes the exit code 1.";
+Shares are of 1, divergences and losses in nats; clear rows are those whose margin exceeds 0.1;
+perplexity_change_error_percent is the standard error of the change, null of a single token. A row with an error has no STATS and
+makes the exit code 1.";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CompareArgs {

@@ -80,7 +80,10 @@ fn kv(row: &ReportRow) -> String {
 fn cells(stats: &Stats) -> [String; 7] {
     [
         format!("{:.4}", stats.perplexity),
-        format!("{:+.3} ± {:.3} %", stats.perplexity_change_percent, stats.perplexity_change_error_percent),
+        match stats.perplexity_change_error_percent {
+            Some(error) => format!("{:+.3} ± {error:.3} %", stats.perplexity_change_percent),
+            None => format!("{:+.3} %", stats.perplexity_change_percent),
+        },
         small(stats.kl_mean),
         small(stats.kl_p99),
         small(stats.kl_max),

@@ -160,7 +160,11 @@ impl<'a> Deep<'a> {
             let seen = (POSITION + row + 1) * DIM;
             let sequence = TwinSequence { q: &q[row * cols..][..cols], k: &k[..seen], v: &v[..seen] };
             match self.kv.kv.is_quantised() {
-                true => attention_wanted_packed(&sequence, (&k_terms[..seen], &v_terms[..seen]), HEADS, 1, DIM),
+                true => {
+                    let terms = (&k_terms[..seen], &v_terms[..seen]);
+                    let is_vector = rows == 1;
+                    attention_wanted_packed(&sequence, terms, HEADS, 1, DIM, is_vector)
+                }
                 false => attention_wanted(&sequence, HEADS, 1, DIM, 0, false),
             }
         };
@@ -168,13 +172,11 @@ impl<'a> Deep<'a> {
         for row in [0, rows - 1].into_iter().take(rows) {
             worst = worst.max(share("attention", tolerance, &met[row * cols..][..cols], &wanted(row, &v))?);
         }
-        if rows == 1 {
-            // Without the value of one key past 2^17 it is another result: the comparison bites.
-            let mut without = v;
-            without[131_073 * DIM..][..DIM].fill(0.0);
-            if share("", tolerance, &met, &wanted(0, &without)).is_ok() {
-                return Err(Failed::Differs("the key at 131073 makes no difference".to_owned()));
-            }
+        // Without the value of one key past 2^17 it is another result: the comparison bites.
+        let mut without = v;
+        without[131_073 * DIM..][..DIM].fill(0.0);
+        if share("", tolerance, &met[..cols], &wanted(0, &without)).is_ok() {
+            return Err(Failed::Differs("the key at 131073 makes no difference".to_owned()));
         }
         Ok(worst)
     }
@@ -249,7 +251,7 @@ impl<'a> Deep<'a> {
         Ok(())
     }
 
-    /// Queries and keys are turned to their positions within f32's rounding, and not to any 2^17 earlier.
+    /// Queries and keys are turned to their positions within f32's rounding, and not to those 2^17 and 2^20 earlier.
     fn check_turned(&self) -> Result<f64, Failed> {
         let (mut worst, act) = (0.0f64, self.kernels.types.act_bytes());
         for (row, &slot) in self.batch.groups[0].slots.iter().enumerate() {
@@ -270,8 +272,10 @@ impl<'a> Deep<'a> {
                     Wanted { values: turned, scale: vec![largest; DIM], inherited: vec![half_step; DIM] }
                 };
                 worst = worst.max(share("RoPE", self.tolerance(4), &met, &wanted(position))?);
-                if share("", self.tolerance(4), &met, &wanted(position - (1 << 17))).is_ok() {
-                    return Err(Failed::Differs("a position less 2^17 turns alike".to_owned()));
+                for bit in [17, 20] {
+                    if share("", self.tolerance(4), &met, &wanted(position - (1 << bit))).is_ok() {
+                        return Err(Failed::Differs(format!("a position less 2^{bit} turns alike")));
+                    }
                 }
             }
         }
