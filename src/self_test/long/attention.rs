@@ -151,7 +151,7 @@ impl<'a> Deep<'a> {
         let mut worst = if self.kv.kv.is_quantised() { 0.0 } else { turned };
         let rows = self.batch.tokens();
         let keys = POSITION + rows;
-        let ([k, v], [k_terms, v_terms]) = self.arenas(keys)?;
+        let [[k, v], [k_terms, v_terms]] = self.arenas(keys)?;
         let (cols, act) = (HEADS * DIM, self.kernels.types.act_bytes());
         let padded = self.read(&self.q.buffer, 0, rows * self.q.stride, act)?;
         let q: Vec<f64> = padded.chunks_exact(self.stride).flat_map(|head| &head[..DIM]).copied().collect();
@@ -318,11 +318,11 @@ impl<'a> Deep<'a> {
     }
 
     /// Keys and values by position, and how large the terms are that they are the sum of, where they are quantised.
-    fn arenas(&self, keys: usize) -> Result<([Vec<f64>; 2], [Vec<f64>; 2]), Failed> {
+    fn arenas(&self, keys: usize) -> Result<[[Vec<f64>; 2]; 2], Failed> {
         if !self.kv.kv.is_quantised() {
-            return Ok(([self.arena(&self.kv.k, keys)?, self.arena(&self.kv.v, keys)?], Default::default()));
+            return Ok([[self.arena(&self.kv.k, keys)?, self.arena(&self.kv.v, keys)?], Default::default()]);
         }
-        let (mut values, mut terms): ([Vec<f64>; 2], [Vec<f64>; 2]) = Default::default();
+        let [mut values, mut terms]: [[Vec<f64>; 2]; 2] = Default::default();
         for (place, side) in [Side::Key, Side::Value].into_iter().enumerate() {
             for position in 0..keys {
                 let slot = self.slot(position);
@@ -337,7 +337,7 @@ impl<'a> Deep<'a> {
                 terms[place].extend(&row.magnitudes);
             }
         }
-        Ok((values, terms))
+        Ok([values, terms])
     }
 
     /// The rows of an arena of floats by position.
