@@ -17,6 +17,7 @@ mod rotate_heads;
 mod sampling;
 
 pub(super) use attention::{wanted as attention_wanted, wanted_packed as attention_wanted_packed};
+pub(super) use rope_append::half_step;
 
 use super::rig::{Failure, Mutation, Rig};
 use super::{Adapters, SelfTest, test};

@@ -8,14 +8,14 @@ use crate::ops::{Dtype, Kernels, Ops, Partials, RopeShape, Rows, Types};
 use crate::plan::{AttentionShape, KvGroup, Numerics, Planner};
 use crate::segments::Segment;
 use crate::self_test::data::Random;
-use crate::self_test::twins::{attention_wanted, attention_wanted_packed};
+use crate::self_test::twins::{attention_wanted, attention_wanted_packed, half_step};
 use crate::self_test::{Adapters, runs::dtypes};
 use crate::weights;
 use half::f16;
 use raglan_shaders::attention::{AttentionItem, TwinSequence, merge::AttentionMerge};
 use raglan_shaders::kv_rows::{Decoded, Scale, Side, rotate};
 use raglan_shaders::rope_append::{self, RopeAppendParams};
-use raglan_shaders::{KvType, Tolerance, Wanted, accuracy};
+use raglan_shaders::{KvType, Tolerance, Wanted};
 
 const HEADS: usize = 4;
 const DIM: usize = 16;
@@ -91,8 +91,6 @@ struct Deep<'a> {
     gpu: &'a Gpu,
     /// Keys and values that quantised arenas repeat.
     pool: Vec<[Decoded; 2]>,
-    /// Columns from a head to the next in q.
-    stride: usize,
     kernels: Kernels,
     kv: KvLayer,
     shape: RopeShape,
@@ -139,7 +137,7 @@ impl<'a> Deep<'a> {
         let out = Rows { buffer: of("attended", DIM)?, stride: HEADS * DIM };
         let inv_freq = (0..DIM / 2).map(|i| 1e4f64.powf(-2.0 * i as f64 / DIM as f64)).collect();
         let qkv = (qkv, values);
-        Ok(Deep { gpu, pool, stride: head_stride, kernels, kv, shape, batch, inv_freq, qkv, q, out })
+        Ok(Deep { gpu, pool, kernels, kv, shape, batch, inv_freq, qkv, q, out })
     }
 
     /// The largest error as a share of what rounding explains.
@@ -154,7 +152,7 @@ impl<'a> Deep<'a> {
         let [[k, v], [k_terms, v_terms]] = self.arenas(keys)?;
         let (cols, act) = (HEADS * DIM, self.kernels.types.act_bytes());
         let padded = self.read(&self.q.buffer, 0, rows * self.q.stride, act)?;
-        let q: Vec<f64> = padded.chunks_exact(self.stride).flat_map(|head| &head[..DIM]).copied().collect();
+        let q: Vec<f64> = padded.chunks_exact(self.head_stride()).flat_map(|head| &head[..DIM]).copied().collect();
         let met = self.read(&self.out.buffer, 0, rows * cols, act)?;
         let wanted = |row: usize, v: &[f64]| {
             let seen = (POSITION + row + 1) * DIM;
@@ -190,9 +188,11 @@ impl<'a> Deep<'a> {
             // A tenth or so of what a million keys weigh together: e^11.5 each.
             let mut key: Vec<f64> = q.iter().map(|x| 11.5 * (DIM as f64).sqrt() * x / (length * length)).collect();
             let value: Vec<f64> = random.values(DIM).into_iter().map(f64::from).collect();
-            self.rotate(&mut key, Side::Key);
+            if self.kv.kv.rotates_keys() {
+                rotate(&mut key, self.kv.rotation);
+            }
             let slot = self.slot(needle);
-            let [(k, k_scale), (v, v_scale)] = encoded(self.kv.kv, [&key, &value], self.stride);
+            let [(k, k_scale), (v, v_scale)] = encoded(self.kv.kv, [&key, &value], self.head_stride());
             for (arena, bytes) in [(&self.kv.k, k), (&self.kv.v, v)] {
                 self.gpu.upload(arena, (slot * bytes.len()) as u64, &bytes)?;
             }
@@ -210,10 +210,9 @@ impl<'a> Deep<'a> {
         segment.first_slot + position - segment.first_position
     }
 
-    fn rotate(&self, values: &mut [f64], side: Side) {
-        if self.kv.kv.rotates(side) && self.kv.rotation > 1 {
-            rotate(values, self.kv.rotation);
-        }
+    /// Columns from a head to the next in q.
+    fn head_stride(&self) -> usize {
+        self.q.stride / HEADS
     }
 
     fn run(&self) -> Result<(), Failed> {
@@ -224,7 +223,7 @@ impl<'a> Deep<'a> {
             items: words("items", capacity.items * size_of::<AttentionItem>() / 4)?,
             merges: words("merges", capacity.merges * size_of::<AttentionMerge>() / 4)?,
             parts: words("parts", capacity.parts)?,
-            sums: words("sums", capacity.partials * self.stride)?,
+            sums: words("sums", capacity.partials * self.head_stride())?,
             weights: words("weights", 2 * capacity.partials)?,
         };
         let places: Vec<[u32; 2]> = batch.positions.iter().zip(&batch.groups[0].slots).map(|(&p, &s)| [p, s]).collect();
@@ -260,13 +259,15 @@ impl<'a> Deep<'a> {
                 let col = row * self.qkv.0.stride + head * DIM;
                 let (met, half_step) = match head {
                     HEADS => self.row(slot as usize)?,
-                    head => (self.read(&self.q.buffer, row * self.q.stride + head * self.stride, DIM, act)?, 0.0),
+                    head => {
+                        (self.read(&self.q.buffer, row * self.q.stride + head * self.head_stride(), DIM, act)?, 0.0)
+                    }
                 };
                 let wanted = |position: usize| {
                     let mut turned = self.turned(col, position);
                     let mut largest = turned.iter().fold(0.0f64, |most, value| most.max(value.abs()));
                     if self.kv.kv.rotates_keys() {
-                        self.rotate(&mut turned, Side::Key);
+                        rotate(&mut turned, self.kv.rotation);
                         largest *= (DIM as f64).sqrt();
                     }
                     Wanted { values: turned, scale: vec![largest; DIM], inherited: vec![half_step; DIM] }
@@ -303,14 +304,13 @@ impl<'a> Deep<'a> {
             return Ok((self.read(&self.kv.k, slot * DIM, DIM, self.kv_bytes())?, 0.0));
         }
         let (key, scale) = self.decoded(slot, Side::Key)?;
-        // A quotient that is a few steps of f32 off may fall on the other side of a tie.
-        Ok((key.values, f64::from(scale.step) * (0.5 + 4.0 * 127.0 * accuracy::STEP)))
+        Ok((key.values, half_step(scale.step)))
     }
 
     /// What the adapter holds in a slot of a quantised type.
     fn decoded(&self, slot: usize, side: Side) -> Result<(Decoded, Scale), Failed> {
         let (kv, arena) = (self.kv.kv, if side == Side::Key { &self.kv.k } else { &self.kv.v });
-        let (row_bytes, scale_bytes) = (kv.side_bytes(side, self.stride), kv.scale_bytes());
+        let (row_bytes, scale_bytes) = (kv.side_bytes(side, self.head_stride()), kv.scale_bytes());
         let bytes = self.gpu.read(arena, (slot * row_bytes) as u64, row_bytes as u64)?;
         let words = self.gpu.read(&self.kv.scales, (slot * scale_bytes) as u64, scale_bytes as u64)?;
         let scale = kv.scale_in(side, &bytemuck::pod_collect_to_vec::<u8, u32>(&words));

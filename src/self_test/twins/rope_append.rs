@@ -298,8 +298,7 @@ fn check_rows(rig: &Rig<'_>, case: &Case, kv: KvType, index: usize) -> Result<()
         let ends = kept.clone().fold([LARGEST, -LARGEST], |[low, high], value| [low.min(value), high.max(value)]);
         check_scale(kv, side, met, ends, error)
             .map_err(|message| Failure::Differs(format!("{}: row {}: {message}", run.what(name), head.row)))?;
-        // A quotient that is a few steps of f32 off may fall on the other side of a tie.
-        let step = f64::from(met.step) * (0.5 + 4.0 * 127.0 * accuracy::STEP);
+        let step = half_step(met.step);
         let allowed = errors.iter().map(|error| error + step).collect();
         let want = Wanted { values: kept.collect(), scale: vec![0.0; head_dim], inherited: allowed };
         let decoded: Vec<f32> =
@@ -318,6 +317,12 @@ fn check_rows(rig: &Rig<'_>, case: &Case, kv: KvType, index: usize) -> Result<()
         rig.same(|| format!("{} of other slots", run.what(name)), rest, before)?;
     }
     Ok(())
+}
+
+/// How far rounding to multiples of `step` may move a value: a quotient that is a few steps of f32 off may fall on the other side
+/// of a tie.
+pub(in crate::self_test) fn half_step(step: f32) -> f64 {
+    f64::from(step) * (0.5 + 4.0 * 127.0 * accuracy::STEP)
 }
 
 /// Whether a scale is that of a row with such ends, each within `error`.
